@@ -1,0 +1,75 @@
+"""Neural style transfer on one pretrained convolutional backbone.
+
+    import stylecap
+
+    result = stylecap.stylize("photo.jpg", "night-swirls")
+    result.save("painting.png")
+
+Everything is imported when it is first used, so that importing stylecap costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from stylecap.api import StyleResult, inputs_from_record, mix_styles, stylize
+    from stylecap.backbone import BACKBONES, Backbone, layer_table, load_backbone
+    from stylecap.errors import StylecapError
+    from stylecap.progress import Progress
+    from stylecap.record import RunRecord
+    from stylecap.runtime import Runtime
+    from stylecap.style.builtin import STYLES, paint_style
+    from stylecap.style.options import PRESETS, StyleOptions
+
+_HOMES = {
+    "BACKBONES": "stylecap.backbone",
+    "Backbone": "stylecap.backbone",
+    "PRESETS": "stylecap.style.options",
+    "Progress": "stylecap.progress",
+    "RunRecord": "stylecap.record",
+    "Runtime": "stylecap.runtime",
+    "STYLES": "stylecap.style.builtin",
+    "StyleOptions": "stylecap.style.options",
+    "StyleResult": "stylecap.api",
+    "StylecapError": "stylecap.errors",
+    "inputs_from_record": "stylecap.api",
+    "layer_table": "stylecap.backbone",
+    "load_backbone": "stylecap.backbone",
+    "mix_styles": "stylecap.api",
+    "paint_style": "stylecap.style.builtin",
+    "stylize": "stylecap.api",
+}
+
+__all__ = [
+    "BACKBONES",
+    "PRESETS",
+    "STYLES",
+    "Backbone",
+    "Progress",
+    "RunRecord",
+    "Runtime",
+    "StyleOptions",
+    "StyleResult",
+    "StylecapError",
+    "__version__",
+    "inputs_from_record",
+    "layer_table",
+    "load_backbone",
+    "mix_styles",
+    "paint_style",
+    "stylize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stylecap' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
