@@ -1,0 +1,1 @@
+"""Painting one picture in the manner of another, by optimisation."""

@@ -1,0 +1,80 @@
+"""The losses of Gatys et al. 2016 and 2017, as pure functions of features.
+
+Features come in the network's precision; everything here is float32 or wider, since the
+sums of a Gram matrix lose their small terms in half precision.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gram_matrix(features: Tensor, guide: Tensor | None = None) -> Tensor:
+    """Correlate channels over positions: what occurs, not where.
+
+    Args:
+        features: (B, C, H, W) activations of one layer.
+        guide: (H, W), the share T² of each position in a region, not all zero; None for all
+            positions alike.
+    Returns:
+        (B, C, C), float32 or wider, symmetric; mean product per position of the region.
+    Raises:
+        ValueError: ``features`` is not four-dimensional, or the guide has another size.
+    Source: Gatys et al. 2016, section 2.2, and 2017, equation 5; they do not divide by the
+    number of positions. Dividing by the region's own makes regions and images of different
+    area comparable.
+    """
+    if features.ndim != 4:
+        raise ValueError(f"features: expected (B, C, H, W), got {tuple(features.shape)}")
+    if guide is not None and guide.shape != features.shape[-2:]:
+        raise ValueError(f"guide: expected {tuple(features.shape[-2:])}, got {tuple(guide.shape)}")
+    positions = _precise(features).flatten(2)  # (B, C, H*W)
+    if guide is None:
+        return positions @ positions.mT / positions.shape[-1]  # (B, C, C)
+    share = (guide / guide.sum()).flatten().to(positions.dtype)  # (H*W,)
+    return (positions * share) @ positions.mT  # (B, C, C)
+
+
+def content_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of features.
+
+    Args:
+        features: (B, C, H, W) of the image.
+        target: (B, C, H, W) of the content.
+    Returns:
+        () mean((F - P)²), float32 or wider.
+    Source: Gatys et al. 2016, equation 1, is 1/2 Σ (F - P)²: this times B C H W / 2.
+    """
+    return (_precise(features) - _precise(target)).square().mean()
+
+
+def style_loss(gram: Tensor, target: Tensor) -> Tensor:
+    """E_l, the difference of two Gram matrices.
+
+    Args:
+        gram: (B, C, C) of the image, divided by its positions M.
+        target: (B, C, C) of the style, divided by its own positions.
+    Returns:
+        () Σ (G/M - A/M_s)² / (4 C²), mean over the batch.
+    Source: Gatys et al. 2016, equation 4, where both images have the same M.
+    """
+    channels = gram.shape[-1]
+    return (gram - target).square().sum() / (4 * channels**2 * gram.shape[0])
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring pixels, down plus across.
+
+    Args:
+        image: (B, 3, H, W), with H and W at least 2.
+    Returns:
+        ().
+    Source: Mahendran & Vedaldi 2015, section 3.1, with β = 2, as means.
+    """
+    precise = _precise(image)
+    return precise.diff(dim=-1).square().mean() + precise.diff(dim=-2).square().mean()
+
+
+def _precise(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

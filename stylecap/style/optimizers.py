@@ -1,0 +1,178 @@
+"""L-BFGS and Adam over one image, with state that can be written down and taken up again.
+
+A step is one evaluation of the objective, whatever the optimiser, so that it costs the same.
+Neither reads a number from the device: a step on a GPU never waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Optimizer(Protocol):
+    """Gets a point and its gradient, gives the next point."""
+
+    def step(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """The next point to evaluate, shaped like ``x``."""
+
+    def restart(self, scale: float) -> None:
+        """Forget all curvature and shorten the steps by ``scale``."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next steps depend on."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a `state`."""
+
+
+class LBFGS:
+    """Limited-memory BFGS without line search, one evaluation a step.
+
+    The direction is the two-loop recursion of Nocedal & Wright 2006, algorithm 7.4, with
+    H_0 = sᵀy / yᵀy I; the first step moves by at most ``first_step`` in each pixel on
+    average. Steps in which the gradient changed against the move (sᵀy too small) are not
+    remembered, which keeps the inverse Hessian positive definite.
+    """
+
+    def __init__(self, history: int = 20, first_step: float = 0.01) -> None:
+        """Start without curvature.
+
+        Args:
+            history: pairs (s, y) remembered; each costs two images in float32.
+            first_step: mean absolute change of a pixel in the first step, in [0, 1].
+        """
+        self._history = history
+        self._first_step = first_step
+        self._scale = 1.0
+        self._moves: list[Tensor] = []
+        self._changes: list[Tensor] = []
+        self._inverses: list[Tensor] = []
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def step(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """The next point, by the direction of the remembered curvature."""
+        point, slope = x.detach().flatten(), gradient.detach().flatten()
+        if self._last is not None:
+            self._remember(point - self._last[0], slope - self._last[1])
+        self._last = (point.clone(), slope.clone())
+        if not self._moves:
+            tiny = torch.finfo(slope.dtype).tiny
+            direction = -slope * (self._first_step / slope.abs().mean().clamp_min(tiny))
+        else:
+            direction = self._direction(slope)
+        return (point + self._scale * direction).view_as(x)
+
+    def _remember(self, move: Tensor, change: Tensor) -> None:
+        product = move.dot(change)
+        # A pair without curvature gets the weight 0 instead of a branch that would wait
+        # for the device.
+        bent = product > 1e-10 * change.dot(change)
+        inverse = torch.where(bent, 1 / torch.where(bent, product, 1.0), 0.0)
+        for kept, value in (
+            (self._moves, move),
+            (self._changes, change),
+            (self._inverses, inverse),
+        ):
+            kept.append(value)
+            del kept[: -self._history]
+
+    def _direction(self, slope: Tensor) -> Tensor:
+        q = -slope
+        weights: list[Tensor] = []
+        for move, change, inverse in zip(
+            reversed(self._moves), reversed(self._changes), reversed(self._inverses), strict=True
+        ):
+            weight = inverse * move.dot(q)
+            q = q - weight * change
+            weights.append(weight)
+        q = q * self._initial_curvature()
+        for move, change, inverse, weight in zip(
+            self._moves, self._changes, self._inverses, reversed(weights), strict=True
+        ):
+            q = q + (weight - inverse * change.dot(q)) * move
+        return q
+
+    def _initial_curvature(self) -> Tensor:
+        """sᵀy / yᵀy of the youngest pair that has curvature."""
+        found = torch.zeros_like(self._inverses[0])
+        for change, inverse in zip(self._changes, self._inverses, strict=True):
+            usable = inverse > 0
+            value = 1 / torch.where(usable, inverse * change.dot(change), 1.0)
+            found = torch.where(usable, value, found)
+        return found
+
+    def restart(self, scale: float) -> None:
+        """Forget all curvature and shorten the steps by ``scale``."""
+        self._moves, self._changes, self._inverses = [], [], []
+        self._last = None
+        self._scale *= scale
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next steps depend on."""
+        state = {"scale": torch.tensor(self._scale, dtype=torch.float64)}
+        if self._last is not None:
+            state["last_point"], state["last_slope"] = self._last
+        if self._moves:
+            state["moves"] = torch.stack(self._moves)  # (history, pixels)
+            state["changes"] = torch.stack(self._changes)  # (history, pixels)
+            state["inverses"] = torch.stack(self._inverses)  # (history,)
+        return state
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a `state`."""
+        self._scale = float(state["scale"])
+        self._last = (state["last_point"], state["last_slope"]) if "last_point" in state else None
+        self._moves = list(state["moves"]) if "moves" in state else []
+        self._changes = list(state["changes"]) if "moves" in state else []
+        self._inverses = list(state["inverses"]) if "moves" in state else []
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015, algorithm 1) with β = (0.9, 0.999)."""
+
+    def __init__(self, learning_rate: float) -> None:
+        """Start without moments.
+
+        Args:
+            learning_rate: step size, in units of the pixel range.
+        """
+        self._rate = learning_rate
+        self._count = 0
+        self._mean: Tensor | None = None
+        self._square: Tensor | None = None
+
+    def step(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """The next point."""
+        slope = gradient.detach()
+        if self._mean is None or self._square is None:
+            self._mean, self._square = torch.zeros_like(slope), torch.zeros_like(slope)
+        self._count += 1
+        self._mean = self._mean.lerp(slope, 1 - 0.9)
+        self._square = self._square.lerp(slope.square(), 1 - 0.999)
+        mean = self._mean / (1 - 0.9**self._count)
+        square = self._square / (1 - 0.999**self._count)
+        return x.detach() - self._rate * mean / (square.sqrt() + 1e-12)
+
+    def restart(self, scale: float) -> None:
+        """Forget the moments and shorten the steps by ``scale``."""
+        self._count, self._mean, self._square = 0, None, None
+        self._rate *= scale
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next steps depend on."""
+        state = {
+            "rate": torch.tensor(self._rate, dtype=torch.float64),
+            "count": torch.tensor(self._count),
+        }
+        if self._mean is not None and self._square is not None:
+            state["mean"], state["square"] = self._mean, self._square
+        return state
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a `state`."""
+        self._rate, self._count = float(state["rate"]), int(state["count"])
+        self._mean, self._square = state.get("mean"), state.get("square")

@@ -1,0 +1,439 @@
+"""Optimise an image over scales, from coarse to fine.
+
+Source: Gatys et al. 2016, section 2.3 (the optimisation), and 2017, section 6 (coarse to
+fine). After every step the image is put back into [0, 1]: what is optimised is what will be
+saved, while an image left free loses a tenth of its gain when it is clipped at the end.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stylecap.backbone import Backbone, architecture, check_layers, smallest_side
+from stylecap.errors import DeviceError, InputError, OptionError
+from stylecap.images import fit_long_side, resize_image
+from stylecap.progress import OnProgress, Progress, ShouldStop
+from stylecap.runtime import Runtime
+from stylecap.style.control import (
+    carry_guides,
+    join_luminance,
+    luminance,
+    match_color,
+    match_luminance,
+)
+from stylecap.style.objective import Losses, Objective, StyleTarget, style_grams
+from stylecap.style.optimizers import LBFGS, Adam, Optimizer
+from stylecap.style.options import StyleOptions
+
+_HISTORY = 20  # L-BFGS pairs: more were no better, and each costs two images
+_SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
+_DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
+_NOISE = 0.1  # deviation of the noise that a painting may start from
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What an optimisation ends with.
+
+    Attributes:
+        image: (1, 3, H, W) in [0, 1], float32, on the CPU.
+        loss: of that image: ``content``, ``style`` per layer, ``tv`` and ``total``.
+        steps: evaluations really made.
+        seconds: time taken.
+        stopped: it was asked to stop early.
+        messages: what a person should know, such as a return from divergence.
+    """
+
+    image: Tensor
+    loss: dict[str, Any]
+    steps: int
+    seconds: float
+    stopped: bool
+    messages: tuple[str, ...]
+
+
+def transfer_style(
+    content: Tensor,
+    styles: Sequence[Tensor],
+    options: StyleOptions,
+    backbone: Backbone,
+    *,
+    init_image: Tensor | None = None,
+    regions: Tensor | None = None,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Transfer:
+    """Paint the content in the manner of the styles.
+
+    Args:
+        content: (1, 3, H, W) in [0, 1], at the size of the result.
+        styles: each (1, 3, H', W'), large enough for the style scale.
+        options: all but size, which the content has.
+        backbone: of the options' name.
+        init_image: (1, 3, H, W), required by and only used with ``init="image"``.
+        regions: (R, 1, H, W) zeros and ones, one region for each style, or None.
+        on_progress: called after every step.
+        should_stop: asked before every step.
+    Raises:
+        OptionError: options that contradict each other or the inputs.
+        InputError: the content is too small or too narrow for the layers.
+        DeviceError: the optimisation does not fit into memory.
+    """
+    size = (content.shape[-2], content.shape[-1])
+    _check(size, options, backbone, len(styles), init_image, regions)
+    sizes = scale_sizes(size, options)
+    run = _Run(options, on_progress, should_stop, backbone.runtime)
+    painting = content
+    with backbone.runtime.using_threads():
+        for order, at in enumerate(sizes):
+            small = resize_image(content, at)
+            start = (
+                resize_image(painting, at) if order else _start(small, styles, init_image, options)
+            )
+            seen, prepared, bring_back = _colored(small, styles, start, options)
+            objective = Objective(
+                backbone,
+                seen.expand(-1, 3, -1, -1),
+                _targets(backbone, prepared, at, options, regions),
+                options,
+            )
+            steps = options.steps // len(sizes) + (order < options.steps % len(sizes))
+            stage = f"scale {order + 1} of {len(sizes)}, {at[1]}x{at[0]}"
+            variable = luminance(start) if options.color == "keep-luminance" else start
+            painting = bring_back(run.descend(objective, variable, steps, stage, bring_back))
+            if run.stopped:
+                break
+    if painting.shape[-2:] != content.shape[-2:]:
+        painting = _enlarge(painting, content, options)
+    return run.result(painting)
+
+
+def mix_scales(
+    fine: Tensor,
+    coarse: Tensor,
+    options: StyleOptions,
+    backbone: Backbone,
+    *,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Transfer:
+    """Make a style image with the fine structure of one style and the coarse one of another.
+
+    It starts from the coarse style, and only the fine style's Gram loss of the lowest two
+    style layers is minimised.
+
+    Args:
+        fine: (1, 3, H', W'), whose strokes are wanted.
+        coarse: (1, 3, H, W), whose composition of forms is wanted.
+        options: ``steps``, optimiser and layers; the rest is set by the method.
+        backbone: of the options' name.
+        on_progress: as in `transfer_style`.
+        should_stop: as in `transfer_style`.
+    Source: Gatys et al. 2017, section 6.1.
+    """
+    lowest = options.resolved_style_layers[:2]
+    only_style = replace(
+        options,
+        style_layers=lowest,
+        content_layers=lowest[-1:],
+        layer_weights=(),
+        objective="relative",
+        strength=1.0,
+        scales=1,
+        color="style",
+        init="content",
+        blend=(),
+    )
+    return transfer_style(
+        coarse,
+        [fine],
+        only_style,
+        backbone,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+
+
+def scale_sizes(size: tuple[int, int], options: StyleOptions) -> list[tuple[int, int]]:
+    """The sizes that a painting goes through, coarse to fine, the last one being ``size``."""
+    sizes = [size]
+    for halving in range(1, options.scales):
+        smaller = fit_long_side(size, max(1, round(max(size) / 2**halving)))
+        if min(smaller) < _SHORTEST_SIDE:
+            break
+        sizes.insert(0, smaller)
+    return sizes[-options.steps :]
+
+
+def estimate_bytes(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> int:
+    """Memory that the finest scale takes on the device, besides the network itself.
+
+    Kept for the gradient: each convolution's and pooling's output, in the network's precision,
+    and a float32 copy of the style layers for their Gram matrices. Then the gradients on their
+    way, and the optimiser's images.
+    """
+    width = 2 if runtime.precision == "bfloat16" else 4
+    wanted = {*options.resolved_content_layers, *options.resolved_style_layers}
+    order = [layer.name for layer in architecture(options.backbone)]
+    deepest = max(order.index(layer) for layer in wanted)
+    kept = peak = 0
+    height, across = size
+    for layer in architecture(options.backbone)[: deepest + 1]:
+        height, across = layer.output_size(height), layer.output_size(across)
+        values = layer.channels * height * across
+        kept += values * width if layer.kind != "relu" else 0
+        kept += values * 4 if layer.name in wanted and width == 2 else 0
+        peak = max(peak, values * (3 * width + (8 if layer.name in wanted else 0)))
+    images = 2 * _HISTORY + 12 if options.optimizer == "lbfgs" else 10
+    return kept + peak + images * 3 * size[0] * size[1] * 4
+
+
+def check_memory(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> None:
+    """Refuse what cannot fit, before any work.
+
+    Raises:
+        DeviceError: with the long side, in pixels, that would fit.
+    """
+    free = runtime.free_bytes()
+    needed = estimate_bytes(size, options, runtime)
+    if free is None or needed <= 0.9 * free:
+        return
+    fits = int(max(size) * math.sqrt(0.85 * free / needed))
+    raise DeviceError(
+        f"size: {size[1]}x{size[0]} needs about {needed / 1e9:.1f} GB on {runtime.device}, where "
+        f"{free / 1e9:.1f} GB are free; --size {fits} would fit"
+    )
+
+
+class _Run:
+    """The progress of one transfer over all its scales."""
+
+    def __init__(
+        self,
+        options: StyleOptions,
+        on_progress: OnProgress | None,
+        should_stop: ShouldStop | None,
+        runtime: Runtime,
+    ) -> None:
+        self._options = options
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+        # Reading a loss makes a GPU wait; on a CPU it is there already.
+        self._read_every = 1 if runtime.device == "cpu" else 10
+        self._device = runtime.torch_device
+        self._begin = time.perf_counter()
+        self._messages: list[str] = []
+        self._loss: dict[str, Any] = {}
+        self._step = 0
+        self.stopped = False
+
+    def descend(
+        self,
+        objective: Objective,
+        start: Tensor,
+        steps: int,
+        stage: str,
+        bring_back: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Minimise over one scale; returns the last good picture, shaped like ``start``."""
+        optimizer: Optimizer = (
+            LBFGS(_HISTORY)
+            if self._options.optimizer == "lbfgs"
+            else Adam(self._options.learning_rate)
+        )
+        x = start.to(self._device)
+        good, best = x, math.inf
+        for step in range(steps):
+            if self._should_stop is not None and self._should_stop():
+                self.stopped = True
+                break
+            x = x.detach().requires_grad_()
+            losses = objective(x.expand(-1, 3, -1, -1))
+            (gradient,) = torch.autograd.grad(losses.total, x)
+            self._step += 1
+            message, total = "", None
+            if step % self._read_every == 0:
+                total = float(losses.total.detach())
+                if math.isfinite(total) and total <= _DIVERGED * best:
+                    good, best = x.detach(), min(best, total)
+                else:
+                    message = f"step {self._step}: the loss became {total:.3g}; shorter steps"
+                    self._messages.append(message)
+                    optimizer.restart(0.25)
+                    x = good
+            if not message:
+                x = optimizer.step(x, gradient).clamp(0, 1)
+            self._report(stage, total, losses, message, x, bring_back)
+        with torch.no_grad():
+            final = objective(x.expand(-1, 3, -1, -1))
+            if not float(final.total) <= _DIVERGED * best:
+                x, final = good, objective(good.expand(-1, 3, -1, -1))
+        self._loss = final.numbers()
+        if not math.isfinite(self._loss["total"]):
+            raise DeviceError(
+                f"the objective is not a number even for the picture it starts from, on "
+                f"{self._device}; try --precision float32, or smaller weights"
+            )
+        return x.detach()
+
+    def _report(
+        self,
+        stage: str,
+        total: float | None,
+        losses: Losses,
+        message: str,
+        x: Tensor,
+        bring_back: Callable[[Tensor], Tensor],
+    ) -> None:
+        if self._on_progress is None:
+            return
+        shown = x.detach()
+        parts = {}
+        if total is not None:
+            parts = {
+                "content": float(losses.content.detach()),
+                "style": sum(float(loss.detach()) for loss in losses.style.values()),
+            }
+        self._on_progress(
+            Progress(
+                step=self._step,
+                steps=self._options.steps,
+                seconds=time.perf_counter() - self._begin,
+                stage=stage,
+                loss=total,
+                parts=parts,
+                message=message,
+                preview=lambda: bring_back(shown).cpu(),
+            )
+        )
+
+    def result(self, painting: Tensor) -> Transfer:
+        """Sum up."""
+        return Transfer(
+            image=painting.float().cpu(),
+            loss=self._loss,
+            steps=self._step,
+            seconds=time.perf_counter() - self._begin,
+            stopped=self.stopped,
+            messages=tuple(self._messages),
+        )
+
+
+def _check(
+    size: tuple[int, int],
+    options: StyleOptions,
+    backbone: Backbone,
+    styles: int,
+    init_image: Tensor | None,
+    regions: Tensor | None,
+) -> None:
+    if backbone.name != options.backbone:
+        raise OptionError(
+            f"backbone: the options name {options.backbone}, but {backbone.name} was given"
+        )
+    layers = (*options.resolved_content_layers, *options.resolved_style_layers)
+    check_layers(options.backbone, layers)
+    smallest = max(smallest_side(options.backbone, layer) for layer in layers)
+    if min(size) < smallest:
+        raise InputError(
+            f"content: {size[1]}x{size[0]} px is too small for the layers of {options.backbone}, "
+            f"which need {smallest} px a side; choose a larger --size or a less narrow picture"
+        )
+    if not styles:
+        raise OptionError("style: expected at least one")
+    if options.blend and len(options.blend) != styles:
+        raise OptionError(
+            f"blend: expected {styles} weights, one for each style, got {len(options.blend)}"
+        )
+    if (init_image is None) == (options.init == "image"):
+        raise OptionError("init: 'image' and an init image belong together; give both or neither")
+    if regions is not None and len(regions) != styles:
+        raise OptionError(f"mask: {len(regions)} regions for {styles} styles; give one each")
+    if regions is not None and options.blend:
+        raise OptionError("blend: with a mask each style has its own region; leave blend out")
+    check_memory(size, options, backbone.runtime)
+
+
+def _start(
+    content: Tensor, styles: Sequence[Tensor], init_image: Tensor | None, options: StyleOptions
+) -> Tensor:
+    chosen = styles[0] if options.init == "style" else init_image
+    if chosen is not None:
+        return resize_image(chosen, (content.shape[-2], content.shape[-1]))
+    if options.init == "noise":
+        generator = torch.Generator().manual_seed(options.seed)
+        noise = torch.randn(content.shape, generator=generator)
+        return (content.mean(dim=(2, 3), keepdim=True) + _NOISE * noise).clamp(0, 1)
+    return content
+
+
+def _targets(
+    backbone: Backbone,
+    styles: Sequence[Tensor],
+    at: tuple[int, int],
+    options: StyleOptions,
+    regions: Tensor | None,
+) -> list[StyleTarget]:
+    long_side = max(at) * options.style_scale
+    layers = options.resolved_style_layers
+    smallest = max(smallest_side(options.backbone, layer) for layer in layers)
+    grams = []
+    for style in styles:
+        height, width = fit_long_side((style.shape[-2], style.shape[-1]), round(long_side))
+        enough = (max(height, smallest), max(width, smallest))
+        grams.append(style_grams(backbone, resize_image(style, enough), options))
+    if regions is None:
+        weights = options.blend or (1.0,) * len(styles)
+        blended = {
+            layer: torch.stack(
+                [weight * gram[layer] for weight, gram in zip(weights, grams, strict=True)]
+            ).sum(0)
+            / sum(weights)
+            for layer in layers
+        }
+        return [StyleTarget(blended)]
+    guides = carry_guides(_shrink(regions, at), options.backbone, layers)
+    device = backbone.runtime.torch_device
+    return [
+        StyleTarget(gram, {layer: guides[layer][region].to(device) for layer in layers})
+        for region, gram in enumerate(grams)
+    ]
+
+
+def _shrink(regions: Tensor, at: tuple[int, int]) -> Tensor:
+    """Regions at another size, still zeros and ones except where one would vanish."""
+    shares = functional.interpolate(regions, at, mode="area")  # (R, 1, h, w)
+    hard = functional.one_hot(shares[:, 0].argmax(0), len(regions))  # (h, w, R)
+    hard = hard.permute(2, 0, 1)[:, None].to(shares.dtype)  # (R, 1, h, w)
+    vanished = hard.sum(dim=(1, 2, 3), keepdim=True) == 0
+    return torch.where(vanished, shares, hard)
+
+
+def _colored(
+    content: Tensor, styles: Sequence[Tensor], start: Tensor, options: StyleOptions
+) -> tuple[Tensor, list[Tensor], Callable[[Tensor], Tensor]]:
+    """Content and styles as the objective sees them, and the way back to a coloured picture."""
+    if options.color == "keep-luminance":
+        gray = luminance(content)
+        seen = [match_luminance(luminance(s), gray).expand(-1, 3, -1, -1) for s in styles]
+        return gray, seen, lambda y: join_luminance(y, content.to(y.device))
+    if options.color == "match":
+        matched = [match_color(s, content, options.color_method) for s in styles]
+        return content, matched, lambda x: x
+    return content, list(styles), lambda x: x
+
+
+def _enlarge(painting: Tensor, content: Tensor, options: StyleOptions) -> Tensor:
+    """Enlarge a painting that was stopped at a coarse scale to the size of its content."""
+    large = resize_image(painting.cpu(), (content.shape[-2], content.shape[-1]))
+    if options.color == "keep-luminance":
+        return join_luminance(luminance(large), content)
+    return large

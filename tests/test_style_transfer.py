@@ -1,0 +1,233 @@
+"""The optimisation: it learns, it stops, it survives, it repeats."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stylecap.errors import DeviceError, InputError, OptionError
+from stylecap.progress import Progress
+from stylecap.runtime import Runtime
+from stylecap.style import transfer
+from stylecap.style.optimizers import LBFGS, Adam, Optimizer
+from stylecap.style.options import StyleOptions
+from stylecap.style.transfer import check_memory, estimate_bytes, scale_sizes, transfer_style
+
+from .small import photo, small_backbone
+
+
+def options(**changes: object) -> StyleOptions:
+    return StyleOptions(**{"backbone": "alexnet", "steps": 12, "scales": 1, **changes})  # type: ignore[arg-type]
+
+
+def quadratic(seed: int, dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A positive definite matrix and a right-hand side, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(dimensions, dimensions, generator=generator, dtype=torch.float64)
+    return (
+        matrix @ matrix.mT + dimensions * torch.eye(dimensions, dtype=torch.float64),
+        torch.randn(dimensions, generator=generator, dtype=torch.float64),
+    )
+
+
+@given(st.integers(0, 1000), st.integers(2, 8))
+def test_lbfgs_solves_a_quadratic(seed: int, dimensions: int) -> None:
+    matrix, right = quadratic(seed, dimensions)
+    optimizer = LBFGS(history=20, first_step=1e-3)
+    x = torch.zeros(dimensions, dtype=torch.float64)
+    for _ in range(60):
+        x = optimizer.step(x, matrix @ x - right)
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, right), atol=1e-4, rtol=1e-3)
+
+
+def test_lbfgs_agrees_with_torch() -> None:
+    matrix, right = quadratic(3, 6)
+    reference = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    theirs = torch.optim.LBFGS(
+        [reference],
+        lr=1,
+        max_iter=9,
+        max_eval=9,
+        history_size=5,
+        tolerance_grad=0,
+        tolerance_change=0,
+    )
+
+    def closure() -> torch.Tensor:
+        theirs.zero_grad()
+        value = 0.5 * reference @ matrix @ reference - right @ reference
+        value.backward()
+        return value
+
+    theirs.step(closure)
+    ours = LBFGS(history=5, first_step=float(1 / right.abs().sum() * right.abs().mean()))
+    x = torch.zeros(6, dtype=torch.float64)
+    for _ in range(8):  # torch counts the evaluation at the last point as well
+        x = ours.step(x, matrix @ x - right)
+    torch.testing.assert_close(x, reference.detach(), atol=1e-8, rtol=1e-6)
+
+
+def test_adam_agrees_with_torch() -> None:
+    matrix, right = quadratic(1, 4)
+    reference = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    theirs = torch.optim.Adam([reference], lr=0.05, eps=1e-12)
+    ours = Adam(0.05)
+    x = torch.zeros(4, dtype=torch.float64)
+    for _ in range(20):
+        reference.grad = (matrix @ reference - right).detach()
+        theirs.step()
+        x = ours.step(x, matrix @ x - right)
+    torch.testing.assert_close(x, reference.detach())
+
+
+@pytest.mark.parametrize("make", [LBFGS, lambda: Adam(0.01)])
+def test_optimizer_continues_exactly_from_its_state(make: type[Optimizer]) -> None:
+    matrix, right = quadratic(5, 6)
+
+    def run(optimizer: Optimizer, x: torch.Tensor, steps: int) -> torch.Tensor:
+        for _ in range(steps):
+            x = optimizer.step(x, matrix @ x - right)
+        return x
+
+    start = torch.zeros(6, dtype=torch.float64)
+    whole = run(make(), start, 14)
+    first, second = make(), make()
+    middle = run(first, start, 6)
+    second.load({name: value.clone() for name, value in first.state().items()})
+    assert torch.equal(run(second, middle, 8), whole)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("init", ["content", "style", "noise"])
+def test_a_few_steps_lower_the_loss(optimizer: str, init: str) -> None:
+    losses: list[float | None] = []
+    done = transfer_style(
+        photo(48, 1),
+        [photo(48, 2)],
+        options(optimizer=optimizer, init=init, strength=0.5),
+        small_backbone(),
+        on_progress=lambda progress: losses.append(progress.loss),
+    )
+    assert losses[0] is not None
+    assert done.loss["total"] < 0.9 * losses[0]
+    assert done.steps == len(losses) == 12
+    assert done.image.shape == (1, 3, 48, 48)
+    assert done.image.min() >= 0
+    assert done.image.max() <= 1
+
+
+def test_init_style_starts_from_the_style() -> None:
+    done = transfer_style(
+        photo(48, 1),
+        [photo(60, 2)],
+        options(init="style", steps=1, optimizer="adam", learning_rate=1e-6),
+        small_backbone(),
+    )
+    start = transfer.resize_image(photo(60, 2), (48, 48))
+    torch.testing.assert_close(done.image, start, atol=1e-4, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_picture() -> None:
+    arguments = (photo(48, 1), [photo(48, 2)])
+    first, again, other = (
+        transfer_style(*arguments, options(init="noise", seed=seed), small_backbone()).image
+        for seed in (7, 7, 8)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_stop_keeps_the_picture_so_far_at_full_size() -> None:
+    steps: list[Progress] = []
+    done = transfer_style(
+        photo(140, 1),
+        [photo(48, 2)],
+        options(steps=40, scales=2),
+        small_backbone(),
+        on_progress=steps.append,
+        should_stop=lambda: len(steps) == 5,
+    )
+    assert done.stopped
+    assert done.steps == 5
+    assert done.image.shape == (1, 3, 140, 140)
+    assert (done.image - photo(140, 1)).abs().mean() > 1e-3
+
+
+def test_a_diverging_step_returns_to_the_last_good_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Wild(LBFGS):
+        count = 0
+
+        def step(self, x: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+            self.count += 1
+            return x * float("nan") if self.count == 4 else super().step(x, gradient)
+
+    monkeypatch.setattr(transfer, "LBFGS", Wild)
+    done = transfer_style(photo(48, 1), [photo(48, 2)], options(), small_backbone())
+    assert done.image.isfinite().all()
+    assert len(done.messages) == 1
+    assert "shorter steps" in done.messages[0]
+    assert done.loss["total"] < 0.85
+
+
+def test_preview_is_the_picture_of_its_step() -> None:
+    previews: list[torch.Tensor] = []
+
+    def keep(progress: Progress) -> None:
+        assert progress.preview is not None
+        previews.append(progress.preview())
+
+    done = transfer_style(
+        photo(48, 1),
+        [photo(48, 2)],
+        options(color="keep-luminance"),
+        small_backbone(),
+        on_progress=keep,
+    )
+    assert torch.equal(previews[-1], done.image)
+    assert not torch.equal(previews[0], previews[-1])
+
+
+def test_blend_of_one_and_zero_is_the_first_style() -> None:
+    styles = [photo(48, 2), photo(48, 3)]
+    blended = transfer_style(photo(48, 1), styles, options(blend=(1, 0)), small_backbone())
+    alone = transfer_style(photo(48, 1), styles[:1], options(), small_backbone())
+    torch.testing.assert_close(blended.image, alone.image, atol=1e-4, rtol=0)
+
+
+def test_scales_double_and_keep_the_aspect() -> None:
+    assert scale_sizes((288, 384), StyleOptions(scales=3)) == [(72, 96), (144, 192), (288, 384)]
+    assert scale_sizes((100, 100), StyleOptions(scales=8)) == [(100, 100)]
+    assert len(scale_sizes((512, 512), StyleOptions(scales=4, steps=2))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "error", "message"),
+    [
+        ({}, 20, InputError, "too small for the layers of alexnet"),
+        ({"blend": (1, 2)}, 48, OptionError, "blend: expected 1 weights"),
+        ({"init": "image"}, 48, OptionError, "init: 'image' and an init image belong together"),
+        ({"style_layers": ("relu9",)}, 48, OptionError, "alexnet has no layer 'relu9'"),
+        ({"backbone": "vgg16"}, 48, OptionError, "the options name vgg16, but alexnet"),
+    ],
+)
+def test_contradictions_are_refused(
+    changes: dict[str, object], size: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        transfer_style(photo(size, 1), [photo(48, 2)], options(**changes), small_backbone())
+
+
+def test_what_cannot_fit_is_refused_with_a_size_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "free_bytes", lambda self: 2 * 10**9)
+    runtime = Runtime("cpu", "float32", 1)
+    with pytest.raises(DeviceError, match=r"--size \d+ would fit") as refusal:
+        check_memory((4000, 6000), StyleOptions(), runtime)
+    fits = int(str(refusal.value).split("--size ")[1].split()[0])
+    check_memory((fits * 2 // 3, fits), StyleOptions(), runtime)
+    assert estimate_bytes((400, 600), StyleOptions(), runtime) < estimate_bytes(
+        (800, 600), StyleOptions(), runtime
+    )
