@@ -1,0 +1,357 @@
+"""The public functions: paths, pictures or tensors in; results with their records out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stylecap.backbone import Backbone, load_backbone
+from stylecap.errors import DeviceError, InputError, OptionError, RecordError
+from stylecap.images import (
+    fit_long_side,
+    join_alpha,
+    load_picture,
+    resize_image,
+    resize_picture,
+    save_picture,
+    split_alpha,
+    to_image,
+    to_picture,
+)
+from stylecap.progress import OnProgress, ShouldStop
+from stylecap.record import InputRecord, RunRecord, current_versions
+from stylecap.runtime import Runtime
+from stylecap.style.builtin import STYLES, paint_style
+from stylecap.style.control import regions_of
+from stylecap.style.options import StyleOptions
+from stylecap.style.transfer import Transfer, mix_scales, transfer_style
+from stylecap.weights import file_sha256
+
+#: What can be given as a picture: a path, a PIL picture, or an image (1, 3, H, W) in [0, 1].
+Pictorial = str | Path | Image.Image | Tensor
+
+_BUILTIN = "builtin:"
+_WHITE_BLACK = ("#ffffff", "#000000")
+_BUILTIN_SIDE_PX = 512  # painted at least at this size, so that strokes keep their grain
+
+
+@dataclass(frozen=True, slots=True)
+class StyleResult:
+    """A painting and how it came about.
+
+    Attributes:
+        image: (1, 3, H, W), RGB in [0, 1], float32, on the CPU.
+        alpha: transparency of the content at the size of the result, or None.
+        loss: of the image: ``content``, ``style`` per layer, ``tv`` and ``total``.
+        steps: evaluations of the objective really made.
+        seconds: time that the optimisation took.
+        stopped: it was asked to stop before the last step.
+        messages: what a person should know.
+        options: with device and precision as they were chosen.
+        record: all that is needed to repeat the run; saved inside the picture.
+    """
+
+    image: Tensor
+    alpha: Image.Image | None
+    loss: dict[str, Any]
+    steps: int
+    seconds: float
+    stopped: bool
+    messages: tuple[str, ...]
+    options: StyleOptions
+    record: RunRecord
+
+    @property
+    def device(self) -> str:
+        """Where it was computed."""
+        return self.options.device
+
+    @property
+    def precision(self) -> str:
+        """Precision of the network."""
+        return self.options.precision
+
+    @property
+    def picture(self) -> Image.Image:
+        """The painting in 8 bits, with the content's transparency put back."""
+        return join_alpha(to_picture(self.image), self.alpha)
+
+    def save(self, path: str | Path, quality: int = 95) -> Path:
+        """Write the picture with the record inside, atomically.
+
+        Args:
+            path: its suffix names the format.
+            quality: of the lossy formats, 1 to 100.
+        Raises:
+            OutputError: it cannot be written there.
+        """
+        save_picture(self.picture, path, quality=quality, record=self.record.to_json())
+        return Path(path)
+
+
+def stylize(
+    content: Pictorial,
+    style: Pictorial | Sequence[Pictorial],
+    options: StyleOptions | None = None,
+    *,
+    backbone: Backbone | None = None,
+    init_image: Pictorial | None = None,
+    mask: str | Path | Image.Image | None = None,
+    mask_colors: Sequence[str] = (),
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> StyleResult:
+    """Paint a picture in the manner of one or several others.
+
+    Args:
+        content: what is shown.
+        style: in which manner: a picture, the name of a built-in style, or several of them.
+        options: `StyleOptions()` if None.
+        backbone: loaded before, to be used again; else loaded by the options. Its runtime
+            replaces the options' device and precision.
+        init_image: what to start from; needs and implies ``init="image"``.
+        mask: a picture with one flat colour for each style, which paints that region.
+        mask_colors: ``"#rrggbb"`` for each style; white and black if there are two.
+        on_progress: called after every step.
+        should_stop: asked before every step; a stop is a normal return with the picture so far
+            and ``stopped=True``.
+    Raises:
+        OptionError: an option cannot have its value, or contradicts another.
+        InputError: a picture cannot be read or used.
+        WeightsError: the backbone's weights are missing or corrupt.
+        DeviceError: the device is not here, or has too little memory.
+    Source: Gatys et al. 2016 and 2017.
+    """
+    options = options or StyleOptions()
+    if init_image is not None:
+        options = replace(options, init="image")
+    styles = _listed(style)
+    inputs: list[InputRecord] = []
+    photo, alpha = split_alpha(_picture(content, "content", inputs))
+    height, width = fit_long_side((photo.height, photo.width), options.size)
+    image = to_image(resize_picture(photo, (height, width)))
+    references = [_reference(_picture(s, "style", inputs, options.seed), options) for s in styles]
+    start = None
+    if init_image is not None:
+        start = to_image(split_alpha(_picture(init_image, "init", inputs))[0])
+        start = resize_image(start, (height, width))
+    regions = None
+    if mask is not None:
+        labels = split_alpha(_picture(mask, "mask", inputs))[0]
+        labels = labels.resize((width, height), Image.Resampling.NEAREST)
+        regions = regions_of(to_image(labels), _region_colors(mask_colors, len(styles)))
+    backbone, options = _backbone(backbone, options)
+    with _memory_errors(options):
+        done = transfer_style(
+            image,
+            references,
+            options,
+            backbone,
+            init_image=start,
+            regions=regions,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+    recorded = asdict(options)
+    if mask is not None:
+        recorded["mask_colors"] = list(mask_colors)
+    return StyleResult(
+        image=done.image,
+        alpha=alpha,
+        loss=done.loss,
+        steps=done.steps,
+        seconds=done.seconds,
+        stopped=done.stopped,
+        messages=done.messages,
+        options=options,
+        record=_record(recorded, inputs, backbone, done),
+    )
+
+
+def mix_styles(
+    fine: Pictorial,
+    coarse: Pictorial,
+    options: StyleOptions | None = None,
+    *,
+    backbone: Backbone | None = None,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Tensor:
+    """Make a style with the strokes of one picture and the forms of another.
+
+    Args:
+        fine: picture or built-in style whose fine structure is wanted.
+        coarse: picture or built-in style whose coarse structure is wanted.
+        options: size, steps, device and layers; `StyleOptions()` if None.
+        backbone: as in `stylize`.
+        on_progress: as in `stylize`.
+        should_stop: as in `stylize`.
+    Returns:
+        (1, 3, H, W) in [0, 1], to be given to `stylize` as a style.
+    Raises:
+        As `stylize`.
+    Source: Gatys et al. 2017, section 6.1.
+    """
+    options = options or StyleOptions()
+    unrecorded: list[InputRecord] = []
+    fine_image, coarse_image = (
+        _reference(_picture(s, "style", unrecorded, options.seed), options) for s in (fine, coarse)
+    )
+    backbone, options = _backbone(backbone, options)
+    with _memory_errors(options):
+        return mix_scales(
+            fine_image,
+            coarse_image,
+            options,
+            backbone,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        ).image
+
+
+def inputs_from_record(
+    record: RunRecord, given: Sequence[str | Path] = (), beside: str | Path = "."
+) -> dict[str, Any]:
+    """Find a record's inputs again, by their hashes.
+
+    Args:
+        record: of a stylization.
+        given: files to look among first.
+        beside: folder whose files of the recorded names are looked at next.
+    Returns:
+        The arguments of `stylize` that are not options: ``content``, ``style`` and, where the
+        run had them, ``init_image``, ``mask`` and ``mask_colors``.
+    Raises:
+        RecordError: an input is not there; the message names all that are missing.
+    """
+    by_hash = {file_sha256(Path(path)): Path(path) for path in given if Path(path).is_file()}
+    found: dict[str, list[Any]] = {"content": [], "style": [], "init": [], "mask": []}
+    missing = []
+    for entry in record.inputs:
+        near = Path(beside) / entry.name
+        if entry.name.startswith(_BUILTIN):
+            found[entry.role].append(entry.name.removeprefix(_BUILTIN))
+        elif entry.sha256 in by_hash:
+            found[entry.role].append(by_hash[entry.sha256])
+        elif near.is_file() and file_sha256(near) == entry.sha256:
+            found[entry.role].append(near)
+        else:
+            missing.append(f"{entry.role} {entry.name} (sha256 {entry.sha256[:16]}...)")
+    if missing:
+        raise RecordError(
+            f"record: cannot find {'; '.join(missing)}; looked at the files given and in "
+            f"{beside}; give the missing files as arguments"
+        )
+    if not found["content"] or not found["style"]:
+        raise RecordError("record: it names no content or no style; it is of another kind of run")
+    arguments: dict[str, Any] = {"content": found["content"][0], "style": found["style"]}
+    if found["init"]:
+        arguments["init_image"] = found["init"][0]
+    if found["mask"]:
+        arguments["mask"] = found["mask"][0]
+        arguments["mask_colors"] = tuple(record.options.get("mask_colors", ()))
+    return arguments
+
+
+def _listed(style: Pictorial | Sequence[Pictorial]) -> list[Pictorial]:
+    if isinstance(style, str | Path | Image.Image | Tensor):
+        return [style]
+    return list(style)
+
+
+def _picture(source: Pictorial, role: str, inputs: list[InputRecord], seed: int = 0) -> Image.Image:
+    """Read an input, and write down what it was."""
+    if isinstance(source, Tensor):
+        source = to_picture(source)
+    if isinstance(source, Image.Image):
+        digest = hashlib.sha256(f"{source.mode}{source.size}".encode() + source.tobytes())
+        inputs.append(InputRecord(role, "picture", digest.hexdigest()))
+        return source
+    if role == "style" and str(source) in STYLES and not Path(source).is_file():
+        inputs.append(InputRecord(role, _BUILTIN + str(source), ""))
+        side = _BUILTIN_SIDE_PX
+        return paint_style(str(source), (side, side), seed)
+    path = Path(source)
+    if role == "style" and not path.exists():
+        raise InputError(
+            f"style: {str(source)!r} is neither a file nor a built-in style; "
+            f"the built-in ones are {', '.join(STYLES)}"
+        )
+    picture = load_picture(path)
+    inputs.append(InputRecord(role, path.name, file_sha256(path)))
+    return picture
+
+
+def _reference(picture: Image.Image, options: StyleOptions) -> Tensor:
+    """A style image at the largest size that the options use of it."""
+    opaque = split_alpha(picture)[0]
+    long_side = round(options.size * options.style_scale)
+    size = fit_long_side((opaque.height, opaque.width), max(long_side, 16))
+    return to_image(resize_picture(opaque, size))
+
+
+def _region_colors(colors: Sequence[str], count: int) -> tuple[tuple[int, int, int], ...]:
+    named = tuple(colors) or _WHITE_BLACK
+    if len(named) != count:
+        raise OptionError(
+            f"mask: {count} styles and {len(named)} colours "
+            f"({', '.join(named)}); give one colour for each style"
+        )
+    parsed = []
+    for color in named:
+        digits = color.removeprefix("#")
+        try:
+            red, green, blue = bytes.fromhex(digits)
+        except ValueError:
+            raise OptionError(f"mask: expected a colour such as #ff8800, got {color!r}") from None
+        parsed.append((red, green, blue))
+    if len(set(parsed)) < count:
+        raise OptionError(f"mask: each style needs its own colour, got {', '.join(named)}")
+    return tuple(parsed)
+
+
+def _backbone(backbone: Backbone | None, options: StyleOptions) -> tuple[Backbone, StyleOptions]:
+    """The backbone given or asked for, and the options with its device and precision."""
+    if backbone is None:
+        runtime = Runtime.choose(options.device, options.precision)
+        backbone = load_backbone(options.backbone, runtime=runtime)
+    chosen = backbone.runtime
+    return backbone, replace(options, device=chosen.device, precision=chosen.precision)
+
+
+def _record(
+    options: dict[str, Any], inputs: list[InputRecord], backbone: Backbone, done: Transfer
+) -> RunRecord:
+    return RunRecord(
+        kind="stylize",
+        options=options,
+        inputs=tuple(inputs),
+        weights={backbone.name: backbone.weights_sha256},
+        versions=current_versions(),
+        result={
+            "steps": done.steps,
+            "seconds": round(done.seconds, 3),
+            "stopped": done.stopped,
+            "loss": done.loss,
+            "messages": list(done.messages),
+            "threads": backbone.runtime.threads,
+        },
+    )
+
+
+@contextmanager
+def _memory_errors(options: StyleOptions) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError(
+            f"out of memory on {options.device} at --size {options.size}; choose a smaller size"
+        ) from error
