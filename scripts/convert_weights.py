@@ -57,7 +57,7 @@ class ArraysOnly(pickle.Unpickler):
 
 
 def convolutions(tree: dict[str, Any], name: str) -> dict[str, np.ndarray]:
-    """torchvision's ``features.N.weight`` and ``.bias``, in float32."""
+    """Give ``features.N.weight`` and ``.bias`` as torchvision names them, in float32."""
     tensors = {}
     for order, index in enumerate(CONV_INDICES[name]):
         layer = tree[MODULES[name]][f"Conv_{order}"]

@@ -274,7 +274,8 @@ def pool(
     Args:
         features: (B, C, H, W); rectified, for stochastic pooling.
         pooling: ``"max"``, ``"average"`` or ``"stochastic"``.
-        kernel, stride: side and step of the window, in positions.
+        kernel: side of the window, in positions.
+        stride: from one window to the next, in positions.
         generator: sample (stochastic pooling only) instead of taking the expectation.
     Returns:
         (B, C, H', W').

@@ -1,0 +1,323 @@
+"""A trained captioner: features in, captions with their words out; its file on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stylecap.backbone import Backbone
+from stylecap.captioning.data import View, grid_features, see
+from stylecap.captioning.decode import Rules, Sentence, State, beam_search, greedy_search, sample
+from stylecap.captioning.model import CaptionDecoder, DecoderShape, Scene, Stepper
+from stylecap.captioning.options import CaptionOptions
+from stylecap.captioning.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, text_of, words_of
+from stylecap.errors import InputError, OptionError, OutputError, WeightsError
+from stylecap.runtime import Runtime
+from stylecap.weights import find_weights
+
+_FORMAT = 1
+_NEIGHBOURS = 5  # words shown as alternatives at each place
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionWord:
+    """One word of a caption.
+
+    Attributes:
+        word: as in the vocabulary; ``'s`` is a word of its own.
+        prob: its probability after the words before it.
+        attention: (h, w) where it looked, sums to one minus the share it did not need the
+            picture for; None for a captioner that looks only once.
+        alternatives: the most probable words at this place with their probabilities.
+    """
+
+    word: str
+    prob: float
+    attention: Tensor | None
+    alternatives: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A description of a picture.
+
+    Attributes:
+        text: lower case, without a full stop.
+        log_prob: natural logarithm of its probability, summed over words, end included.
+        words: one by one.
+        alternatives: the whole captions found with their ``log_prob``, this one the first.
+    """
+
+    text: str
+    log_prob: float
+    words: tuple[CaptionWord, ...]
+    alternatives: tuple[tuple[str, float], ...]
+
+
+class Captioner:
+    """One or several trained decoders that share a vocabulary and a view of the picture.
+
+    Several are an ensemble: their probabilities are averaged word by word.
+
+    Args:
+        decoders: at least one, of equal vocabulary and features.
+        vocabulary: their words.
+        view: how they see pictures; names the backbone.
+        length_penalty: chosen on validation data, used where the options leave it open.
+        record: how they were trained, kept in the file.
+        runtime: device and precision; float32 on the CPU if None.
+    Raises:
+        ValueError: the decoders do not fit each other, the vocabulary or the view.
+    """
+
+    def __init__(
+        self,
+        decoders: Sequence[CaptionDecoder],
+        vocabulary: Vocabulary,
+        view: View,
+        *,
+        length_penalty: float = 0.7,
+        record: Mapping[str, Any] | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        sizes = {(d.shape.words, d.shape.channels, d.shape.positions) for d in decoders}
+        if len(sizes) != 1 or next(iter(sizes))[::2] != (len(vocabulary), view.grid**2):
+            raise ValueError(
+                f"decoders: expected one or more for {len(vocabulary)} words and "
+                f"{view.grid**2} positions, got (words, channels, positions) {sorted(sizes)}"
+            )
+        self.runtime = runtime or Runtime("cpu", "float32", torch.get_num_threads())
+        self.decoders = [d.to(self.runtime.torch_device).eval() for d in decoders]
+        self.vocabulary = vocabulary
+        self.view = view
+        self.length_penalty = length_penalty
+        self.record = dict(record or {})
+        self._steppers = [Stepper(decoder, self.runtime.dtype) for decoder in self.decoders]
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone whose features it reads."""
+        return self.view.backbone
+
+    def see(self, picture: Any) -> Tensor:
+        """A PIL picture as (1, 3, side, side), exactly as the training pictures were."""
+        return see(picture, self.view)
+
+    def features(self, backbone: Backbone, image: Tensor) -> Tensor:
+        """(B, 3, side, side) as `see` gives it to (B, P, C) features for `describe`."""
+        return grid_features(backbone, image, self.view)
+
+    def describe(self, features: Tensor, options: CaptionOptions | None = None) -> list[Caption]:
+        """Describe pictures.
+
+        Args:
+            features: (B, P, C) of `features`.
+            options: how to choose words.
+        Returns:
+            One caption a picture.
+        Raises:
+            OptionError: the prefix holds a word that the captioner does not know, or is longer
+                than ``max_words``.
+            ValueError: the features have the wrong shape.
+        """
+        options = options or CaptionOptions()
+        with torch.inference_mode():
+            images = features.shape[0]
+            if images == 0:
+                return []
+            features = features.to(self.runtime.torch_device, torch.float32)
+            scenes = [decoder.look(features) for decoder in self.decoders]
+            found = self._search(scenes, images, options)
+            return self._captions(scenes, [each[: options.alternatives] for each in found])
+
+    def _search(
+        self, scenes: list[Scene], images: int, options: CaptionOptions
+    ) -> list[list[Sentence]]:
+        rules = self._rules(options)
+
+        def begin(rows: int) -> State:
+            state = {}
+            for index, (stepper, scene) in enumerate(zip(self._steppers, scenes, strict=True)):
+                for name, value in stepper.begin(scene, rows // images).items():
+                    state[f"{index}/{name}"] = value
+            return state
+
+        def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+            told, after = [], {}
+            for index, (stepper, scene) in enumerate(zip(self._steppers, scenes, strict=True)):
+                start = f"{index}/"
+                own = {n.removeprefix(start): v for n, v in state.items() if n.startswith(start)}
+                log_probs, own = stepper.step(scene, tokens, own)
+                told.append(log_probs)
+                after.update({start + name: value for name, value in own.items()})
+            return _mean_probability(told), after
+
+        if options.method == "greedy":
+            return greedy_search(begin, step, images, rules)
+        if options.method == "sample":
+            generator = torch.Generator(self.runtime.torch_device).manual_seed(options.seed)
+            return sample(
+                begin,
+                step,
+                images,
+                rules,
+                count=options.alternatives,
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                generator=generator,
+            )
+        penalty = self.length_penalty if options.length_penalty is None else options.length_penalty
+        return beam_search(begin, step, images, rules, beam=options.beam, length_penalty=penalty)
+
+    def _rules(self, options: CaptionOptions) -> Rules:
+        words = words_of(options.prefix)
+        unknown = [word for word in words if word not in self.vocabulary]
+        if unknown:
+            raise OptionError(
+                f"prefix: this captioner does not know the word {unknown[0]!r}; it knows "
+                f"{len(self.vocabulary) - 4} words, choose others"
+            )
+        if len(words) > options.max_words:
+            raise OptionError(
+                f"prefix: expected at most max_words={options.max_words} words, got {len(words)}"
+            )
+        prefix = tuple(self.vocabulary.encode(words))
+        return Rules(BOS, EOS, banned=(UNK,), max_words=options.max_words, prefix=prefix)
+
+    def _captions(self, scenes: list[Scene], found: list[list[Sentence]]) -> list[Caption]:
+        """Read the best sentences once more, to see each word's probability and attention."""
+        best = [sentences[0].tokens for sentences in found]
+        length = max(map(len, best))
+        tokens = torch.full((len(best), 1, length + 1), PAD)
+        tokens[:, 0, 0] = BOS
+        for row, ids in enumerate(best):
+            tokens[row, 0, 1 : len(ids) + 1] = torch.tensor(ids, dtype=torch.long)
+        tokens = tokens.to(self.runtime.torch_device)
+        told, looked = [], []
+        for decoder, scene in zip(self.decoders, scenes, strict=True):
+            output, attention = decoder(scene, tokens, with_attention=True)
+            told.append(decoder.log_probs(output[:, 0]))  # (B, T, V)
+            if attention is not None:
+                looked.append(attention[:, 0])  # (B, T, P)
+        probs = _mean_probability(told).exp()  # (B, T, V)
+        shown = probs.clone()
+        shown[..., [UNK, EOS]] = 0
+        top = shown.topk(min(_NEIGHBOURS, shown.shape[-1]), dim=-1)
+        chosen = probs[:, :-1].gather(-1, tokens[:, 0, 1:, None])[..., 0].tolist()
+        top_probs, top_ids = top.values.tolist(), top.indices.tolist()
+        attention = torch.stack(looked).mean(0).cpu() if looked else None
+        side = self.view.grid
+        captions = []
+        for row, sentences in enumerate(found):
+            words = tuple(
+                CaptionWord(
+                    word=self.vocabulary.words[token],
+                    prob=chosen[row][place],
+                    attention=None if attention is None else attention[row, place].view(side, side),
+                    alternatives=tuple(
+                        (self.vocabulary.words[index], prob)
+                        for index, prob in zip(
+                            top_ids[row][place], top_probs[row][place], strict=True
+                        )
+                    ),
+                )
+                for place, token in enumerate(sentences[0].tokens)
+            )
+            texts = [text_of(self.vocabulary.decode(each.tokens)) for each in sentences]
+            log_probs = [each.log_prob for each in sentences]
+            captions.append(
+                Caption(texts[0], log_probs[0], words, tuple(zip(texts, log_probs, strict=True)))
+            )
+        return captions
+
+    def save(self, path: str | Path) -> None:
+        """Write weights as float16 and everything else as JSON into one safetensors file.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        header = {
+            "format": _FORMAT,
+            "view": asdict(self.view),
+            "decoders": [asdict(decoder.shape) for decoder in self.decoders],
+            "words": self.vocabulary.words,
+            "length_penalty": self.length_penalty,
+            "record": self.record,
+        }
+        tensors = {
+            f"{index}/{name}": weight.detach().cpu().half().contiguous()
+            for index, decoder in enumerate(self.decoders)
+            for name, weight in decoder.named_parameters()
+        }
+        try:
+            save_file(tensors, path, {"stylecap": json.dumps(header)})
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"{path}: cannot be written: {error}") from error
+
+
+def load_captioner(
+    name: str | Path = "vgg16",
+    *,
+    runtime: Runtime | None = None,
+    weights: str | Path | None = None,
+) -> Captioner:
+    """Load a captioner that comes with stylecap, or one of your own.
+
+    Args:
+        name: of a backbone whose captioner is shipped, or the path of a ``.safetensors`` file.
+        runtime: device and precision; the fastest here if None.
+        weights: folder to take shipped weights from, instead of the usual places.
+    Raises:
+        WeightsError: there is no such captioner, or its file is damaged.
+        InputError: the path is not a captioner of this program and version.
+    """
+    if str(name).endswith(".safetensors"):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such captioner")
+    else:
+        path = find_weights(f"captioner-{name}", weights)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("stylecap", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a captioner: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != _FORMAT or "view" not in header:
+        raise InputError(f"{path}: expected a captioner of format {_FORMAT}, this is another file")
+    try:
+        decoders = []
+        for index, shape in enumerate(header["decoders"]):
+            decoder = CaptionDecoder(DecoderShape(**shape))
+            start = f"{index}/"
+            own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            decoder.load_state_dict(own)
+            decoders.append(decoder)
+        view = header["view"]
+        return Captioner(
+            decoders,
+            Vocabulary(header["words"]),
+            View(**{**view, "layers": tuple(view["layers"])}),
+            length_penalty=header["length_penalty"],
+            record=header["record"],
+            runtime=runtime or Runtime.choose(),
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: the captioner is damaged or incomplete: {error}") from error
+
+
+def _mean_probability(log_probs: Sequence[Tensor]) -> Tensor:
+    """Logarithm of the mean of probabilities given by their logarithms."""
+    if len(log_probs) == 1:
+        return log_probs[0]
+    return torch.stack(list(log_probs)).logsumexp(0) - math.log(len(log_probs))

@@ -1,0 +1,323 @@
+"""Turn a next-word distribution into sentences: greedy, beam search, sampling.
+
+Nothing here knows the model. A `Step` takes the last token of every row and the state of
+every row, and gives log-probabilities and the new state. Rows are grouped by image: with N
+rows an image, row r belongs to image r // N.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+Step = Callable[[Tensor, State], tuple[Tensor, State]]
+Begin = Callable[[int], State]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What every decoder obeys.
+
+    Attributes:
+        bos, eos: ids that begin and end a sentence.
+        banned: ids that are never produced.
+        max_words: longest sentence, ``<eos>`` not counted.
+        min_words: shortest sentence.
+        prefix: ids that every sentence begins with; they count as words.
+        no_repeat: no run of this many words occurs twice in a sentence; 0 allows it.
+    """
+
+    bos: int
+    eos: int
+    banned: Sequence[int] = ()
+    max_words: int = 24
+    min_words: int = 1
+    prefix: tuple[int, ...] = ()
+    no_repeat: int = 3
+
+    def __post_init__(self) -> None:
+        """Check the numbers against each other."""
+        if self.max_words < max(1, self.min_words, len(self.prefix)):
+            raise ValueError(
+                f"max_words: expected at least min_words={self.min_words} and the "
+                f"{len(self.prefix)} words of the prefix, got {self.max_words}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A finished sentence.
+
+    Attributes:
+        tokens: its ids, prefix included, ``<eos>`` not.
+        log_prob: natural logarithm of its probability, prefix and ``<eos>`` included; without
+            ``<eos>`` if it was cut at ``max_words``.
+        score: what it was ranked by.
+    """
+
+    tokens: tuple[int, ...]
+    log_prob: float
+    score: float
+
+
+def beam_search(
+    begin: Begin,
+    step: Step,
+    images: int,
+    rules: Rules,
+    *,
+    beam: int = 5,
+    length_penalty: float = 0.7,
+) -> list[list[Sentence]]:
+    """The most probable sentences found with ``beam`` candidates kept at every word.
+
+    A sentence's score is its log-probability divided by (words + 1) ** length_penalty; 0 ranks
+    by probability alone, 1 by the mean per word. An image is done when no open candidate can
+    still beat the worst of its ``beam`` finished ones.
+
+    Args:
+        begin: gives the state of ``images * n`` rows before ``<bos>``, n as asked.
+        step: one word further.
+        images: how many images are decoded together.
+        rules: what may be produced.
+        beam: candidates and results an image, at least 1.
+        length_penalty: at least 0.
+    Returns:
+        For each image up to ``beam`` sentences, best first, at least one.
+    Raises:
+        ValueError: ``beam`` or ``length_penalty`` out of range.
+    """
+    if beam < 1:
+        raise ValueError(f"beam: expected at least 1, got {beam}")
+    if length_penalty < 0:
+        raise ValueError(f"length_penalty: expected at least 0, got {length_penalty}")
+    tokens, totals, log_probs, state = _start(begin, step, images, rules)
+    totals = totals[:, None]  # (B, N), N = 1 at first
+    finished: list[list[Sentence]] = [[] for _ in range(images)]
+    bound_length = (rules.max_words + 1) ** length_penalty
+    while True:
+        length = tokens.shape[1]
+        log_probs = _allowed(log_probs, tokens, rules)  # (B*N, V)
+        vocabulary = log_probs.shape[-1]
+        joint = totals[..., None] + log_probs.view(images, -1, vocabulary)  # (B, N, V)
+        norm = float((length + 1) ** length_penalty)
+        _collect(finished, joint[..., rules.eos], tokens, norm, beam)
+        if length == rules.max_words:
+            for image, sentences in enumerate(finished):
+                if not sentences:
+                    sentences.append(_cut(image, totals, tokens, norm))
+            return finished
+        joint[..., rules.eos] = -math.inf
+        flat = joint.flatten(1)  # (B, N*V)
+        totals, picks = flat.topk(min(beam, flat.shape[1]))  # (B, K)
+        kept = picks.shape[1]
+        ceiling = totals[:, 0] / bound_length
+        open_ = [
+            len(sentences) < beam or best > sentences[-1].score
+            for sentences, best in zip(finished, ceiling.tolist(), strict=True)
+        ]
+        alive = torch.isfinite(totals[:, 0]).tolist()
+        if not any(o and a for o, a in zip(open_, alive, strict=True)):
+            for image, sentences in enumerate(finished):
+                if not sentences:
+                    raise ValueError(
+                        f"rules: no sentence is possible for image {image}; every next word is "
+                        "banned"
+                    )
+            return finished
+        offsets = torch.arange(images, device=picks.device)[:, None] * (joint.shape[1])
+        parents = (picks.div(vocabulary, rounding_mode="floor") + offsets).flatten()  # (B*K,)
+        words = (picks % vocabulary).flatten()  # (B*K,)
+        tokens = torch.cat([tokens[parents], words[:, None]], dim=1)  # (B*K, T+1)
+        state = {name: value[parents] for name, value in state.items()}
+        log_probs, state = step(words, state)
+        totals = totals.view(images, kept)
+
+
+def greedy_search(begin: Begin, step: Step, images: int, rules: Rules) -> list[list[Sentence]]:
+    """Take the most probable word every time; one sentence an image."""
+    return _walk(begin, step, images, 1, rules, lambda log_probs: log_probs.argmax(-1))
+
+
+def sample(
+    begin: Begin,
+    step: Step,
+    images: int,
+    rules: Rules,
+    *,
+    count: int = 1,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> list[list[Sentence]]:
+    """Draw ``count`` sentences an image, the most probable first.
+
+    Args:
+        begin: gives the state of ``images * n`` rows before ``<bos>``, n as asked.
+        step: one word further.
+        images: how many images are decoded together.
+        rules: what may be produced.
+        count: sentences an image.
+        temperature: above 0; below 1 sharpens the distribution, above 1 flattens it.
+        top_k: draw among this many most probable words; 0 means all.
+        top_p: draw among the most probable words that together reach this probability.
+        generator: source of randomness, on the step's device.
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if count < 1:
+        raise ValueError(f"count: expected at least 1, got {count}")
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected above 0, got {temperature}")
+    if top_k < 0:
+        raise ValueError(f"top_k: expected at least 0, got {top_k}")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p: expected above 0 and at most 1, got {top_p}")
+
+    def draw(log_probs: Tensor) -> Tensor:
+        probs = nucleus(log_probs / temperature, top_k=top_k, top_p=top_p)
+        return torch.multinomial(probs, 1, generator=generator).squeeze(1)
+
+    drawn = _walk(begin, step, images, count, rules, draw)
+    return [sorted(sentences, key=lambda s: -s.log_prob) for sentences in drawn]
+
+
+def nucleus(log_probs: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """(R, V) log-scores to (R, V) probabilities with the tail cut off, summing to one.
+
+    The most probable word always stays, so does the one that crosses ``top_p``.
+    Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1.
+    """
+    probs = log_probs.softmax(-1)  # (R, V)
+    if 0 < top_k < probs.shape[-1]:
+        floor = probs.topk(top_k).values[:, -1:]
+        probs = probs.where(probs >= floor, 0.0)
+    if top_p < 1:
+        ranked, order = probs.sort(stable=True, dim=-1, descending=True)
+        before = ranked.cumsum(-1) - ranked
+        ranked = ranked.where(before < top_p, 0.0)
+        probs = torch.zeros_like(probs).scatter(-1, order, ranked)
+    return probs / probs.sum(-1, keepdim=True)
+
+
+def repeats(tokens: Tensor, run: int) -> tuple[Tensor, Tensor]:
+    """Which next words would repeat a run of words.
+
+    Args:
+        tokens: (R, T) words so far.
+        run: length of the runs that may not occur twice, at least 1.
+    Returns:
+        Rows and words, as two equally long vectors of indices.
+    """
+    length = tokens.shape[1]
+    if length < run:
+        nothing = tokens.new_zeros(0)
+        return nothing, nothing
+    if run == 1:
+        rows = torch.arange(tokens.shape[0], device=tokens.device).repeat_interleave(length)
+        return rows, tokens.flatten()
+    windows = tokens.unfold(1, run, 1)  # (R, T-run+1, run)
+    last = tokens[:, length - run + 1 :]  # (R, run-1)
+    rows, places = (windows[..., :-1] == last[:, None]).all(-1).nonzero(as_tuple=True)
+    return rows, windows[rows, places, -1]
+
+
+def _start(
+    begin: Begin, step: Step, rows: int, rules: Rules
+) -> tuple[Tensor, Tensor, Tensor, State]:
+    """Feed ``<bos>`` and the prefix.
+
+    Returns:
+        (R, T) tokens so far, (R,) their log-probability, (R, V) that of the next, the state.
+    """
+    state = begin(rows)
+    device = next(iter(state.values())).device if state else torch.device("cpu")
+    log_probs, state = step(torch.full((rows,), rules.bos, device=device), state)
+    totals = log_probs.new_zeros(rows)
+    for token in rules.prefix:
+        totals = totals + log_probs[:, token]
+        log_probs, state = step(torch.full((rows,), token, device=device), state)
+    prefix = torch.tensor(rules.prefix, dtype=torch.long, device=device)
+    return prefix.expand(rows, -1), totals, log_probs, state
+
+
+def _allowed(log_probs: Tensor, tokens: Tensor, rules: Rules) -> Tensor:
+    """Minus infinity where the rules forbid the word."""
+    log_probs = log_probs.clone()
+    if rules.banned:
+        log_probs[:, list(rules.banned)] = -math.inf
+    if tokens.shape[1] < rules.min_words:
+        log_probs[:, rules.eos] = -math.inf
+    if rules.no_repeat:
+        log_probs[repeats(tokens, rules.no_repeat)] = -math.inf
+    return log_probs
+
+
+def _collect(
+    finished: list[list[Sentence]], ends: Tensor, tokens: Tensor, norm: float, beam: int
+) -> None:
+    """File the sentences that end here; keep the best ``beam`` of each image."""
+    rows = ends.shape[1]
+    values = ends.tolist()
+    for image, sentences in enumerate(finished):
+        worst = sentences[-1].score if len(sentences) == beam else -math.inf
+        before = len(sentences)
+        for row, log_prob in enumerate(values[image]):
+            if log_prob / norm > worst:
+                words = tuple(tokens[image * rows + row].tolist())
+                sentences.append(Sentence(words, log_prob, log_prob / norm))
+        if len(sentences) > before:
+            sentences.sort(key=lambda sentence: -sentence.score)
+            del sentences[beam:]
+
+
+def _cut(image: int, totals: Tensor, tokens: Tensor, norm: float) -> Sentence:
+    """The best open candidate, ended by force."""
+    row = int(totals[image].argmax())
+    log_prob = float(totals[image, row])
+    words = tuple(tokens[image * totals.shape[1] + row].tolist())
+    return Sentence(words, log_prob, log_prob / norm)
+
+
+def _walk(
+    begin: Begin,
+    step: Step,
+    images: int,
+    count: int,
+    rules: Rules,
+    choose: Callable[[Tensor], Tensor],
+) -> list[list[Sentence]]:
+    """Choose one word after another in ``count`` independent rows an image."""
+    rows = images * count
+    tokens, totals, log_probs, state = _start(begin, step, rows, rules)
+    lengths = torch.full((rows,), -1, device=log_probs.device)
+    while True:
+        allowed = _allowed(log_probs, tokens, rules)
+        length = tokens.shape[1]
+        going = lengths < 0
+        if length == rules.max_words:
+            ends = allowed[:, rules.eos]
+            totals = totals + ends.where(going & torch.isfinite(ends), 0.0)
+            lengths = lengths.masked_fill(going, length)
+            break
+        stuck = allowed.isneginf().all(-1)
+        allowed[stuck, rules.eos] = 0.0
+        words = choose(allowed)
+        chosen = log_probs.gather(1, words[:, None]).squeeze(1)
+        totals = totals + chosen.where(going, 0.0)
+        lengths = lengths.where(~(going & (words == rules.eos)), length)
+        if bool((lengths >= 0).all()):
+            break
+        tokens = torch.cat([tokens, words[:, None]], dim=1)
+        log_probs, state = step(words, state)
+    sentences: list[list[Sentence]] = [[] for _ in range(images)]
+    for row, (length, total) in enumerate(zip(lengths.tolist(), totals.tolist(), strict=True)):
+        words_ = tuple(tokens[row, :length].tolist())
+        sentences[row // count].append(Sentence(words_, total, total))
+    return sentences

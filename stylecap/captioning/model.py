@@ -1,0 +1,305 @@
+"""The decoder: image features in, a distribution over the next word out.
+
+Two kinds share one module. The plain one (Vinyals et al. 2015, "Show and Tell") reads the
+image once, as if it were the first word. The attentive one looks at the picture again for
+every word, with a sentinel beside the picture's positions for words that need no look (Lu et
+al. 2017, "Knowing When to Look"). Its attention comes after the LSTM and is not fed back into
+it, so that a whole sentence runs through the LSTM in one call.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylecap.captioning.vocabulary import FIRST_PREDICTED, PAD
+from stylecap.options import option, validate
+
+KINDS = ("attentive", "plain")
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """What determines the decoder's weights."""
+
+    words: int = option(..., "Entries of the vocabulary.", minimum=5)
+    channels: int = option(..., "Channels of the image features.", minimum=1)
+    positions: int = option(..., "Positions of the image features, height times width.", minimum=1)
+    kind: str = option("attentive", "How the decoder sees the image.", choices=KINDS)
+    units: int = option(512, "Width of the LSTM, the embedding and the attention.", minimum=1)
+    heads: int = option(8, "Attention heads; they divide units.", minimum=1)
+    dropout: float = option(0.5, "Share of units dropped while training.", minimum=0, maximum=0.95)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        validate(self)
+        if self.units % self.heads:
+            raise ValueError(f"heads: expected a divisor of units={self.units}, got {self.heads}")
+
+
+class Scene(NamedTuple):
+    """An image as the decoder sees it, computed once for all its captions and beams.
+
+    Attributes:
+        keys: (B, H, D/H, P) what each position offers to each attention head.
+        values: (B, H, P, D/H) what each position tells.
+        glance: (B, D) the whole image in one vector.
+    """
+
+    keys: Tensor
+    values: Tensor
+    glance: Tensor
+
+
+State = dict[str, Tensor]
+
+
+class CaptionDecoder(nn.Module):
+    """Predict the next word from an image and the words so far.
+
+    Letters of the shapes: B images, N captions or beams of each, T words, V vocabulary,
+    C channels, P positions, D units, H attention heads.
+
+    Deviations from Lu et al. 2017: scaled dot products in several heads instead of one
+    additive attention; the sentinel is a
+    projection of the LSTM's output instead of its gated cell; the
+    embedding is tied to the output; positions have a learned offset.
+    """
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        units = shape.units
+        attentive = shape.kind == "attentive"
+        self.embedding = nn.Embedding(shape.words, units, padding_idx=PAD)
+        self.output_bias = nn.Parameter(torch.zeros(shape.words - FIRST_PREDICTED))
+        self.project = nn.Linear(shape.channels, units)
+        self.offsets = nn.Parameter(torch.zeros(shape.positions, units))
+        self.glance = nn.Linear(units, units)
+        self.lstm = nn.LSTM(2 * units if attentive else units, units, batch_first=True)
+        if attentive:
+            self.key = nn.Linear(units, units, bias=False)
+            self.value = nn.Linear(units, units, bias=False)
+            self.query = nn.Linear(units, units)
+            self.sentinel = nn.Linear(units, units)
+            self.fuse = nn.Linear(2 * units, units)
+        else:
+            self.fuse = nn.Linear(units, units)
+        self.drop = nn.Dropout(shape.dropout)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for name, weight in self.named_parameters():
+            if name == "embedding.weight":
+                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+                with torch.no_grad():
+                    weight[PAD].zero_()
+            elif name == "offsets":
+                nn.init.normal_(weight, std=0.02)
+            elif weight.ndim == 2:
+                nn.init.xavier_uniform_(weight)
+            else:
+                nn.init.zeros_(weight)
+        _, _, input_bias, _ = self.lstm.all_weights[0]
+        with torch.no_grad():
+            input_bias[self.shape.units : 2 * self.shape.units] = 1.0  # forget gate
+
+    def look(self, features: Tensor) -> Scene:
+        """Project image features, once for all captions of an image.
+
+        Args:
+            features: (B, P, C) of the backbone; only their direction at each position counts.
+        Raises:
+            ValueError: the features have another number of positions or channels.
+        """
+        expected = (self.shape.positions, self.shape.channels)
+        if features.ndim != 3 or features.shape[1:] != expected:
+            raise ValueError(
+                f"features: expected (B, {expected[0]}, {expected[1]}), got {tuple(features.shape)}"
+            )
+        features = features.to(self.project.weight.dtype)
+        directions = F.normalize(features, dim=-1) * math.sqrt(features.shape[-1])
+        seen = F.relu(self.project(directions) + self.offsets)  # (B, P, D)
+        glance = torch.tanh(self.glance(seen.mean(1)))  # (B, D)
+        if self.shape.kind == "plain":
+            nothing = seen.new_empty(0)
+            return Scene(nothing, nothing, glance)
+        seen = self.drop(seen)
+        keys = self._heads(self.key(seen)).mT  # (B, H, D/H, P)
+        values = self._heads(self.value(seen))  # (B, H, P, D/H)
+        return Scene(keys, values, glance)
+
+    def forward(
+        self, scene: Scene, tokens: Tensor, *, with_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Teacher forcing: the hidden output after every word of given captions.
+
+        Args:
+            scene: of B images.
+            tokens: (B, N, T) ids, ``<bos>`` first, padded with ``<pad>`` at the end.
+            with_attention: also give the attention over positions, mean of the heads.
+        Returns:
+            (B, N, T, D) for `logits`, and (B, N, T, P) or None. Rows of attention sum to one
+            minus the sentinel's share. Outputs at a position depend only on words up to it.
+        """
+        batch, captions, length = tokens.shape
+        embedded = self.drop(self.embedding(tokens.flatten(0, 1)))  # (BN, T, D)
+        glance = self._per_row(scene.glance, captions)  # (BN, D)
+        if self.shape.kind == "plain":
+            steps = torch.cat([glance[:, None], embedded], dim=1)  # (BN, 1+T, D)
+            hidden = self.lstm(steps)[0][:, 1:]  # (BN, T, D)
+        else:
+            repeated = glance[:, None].expand_as(embedded)  # (BN, T, D)
+            embedded = torch.cat([embedded, repeated], dim=-1)  # (BN, T, 2D)
+            hidden = self.lstm(embedded)[0]  # (BN, T, D)
+        rows = hidden.reshape(batch, captions * length, -1)  # (B, NT, D)
+        output, attention = self._attend(scene, rows, with_attention)
+        output = output.reshape(batch, captions, length, -1)  # (B, N, T, D)
+        if attention is not None:
+            attention = attention.reshape(batch, captions, length, -1)  # (B, N, T, P)
+        return output, attention
+
+    def logits(self, output: Tensor) -> Tensor:
+        """(..., D) to (..., V-2): scores of every word but ``<pad>`` and ``<bos>``."""
+        return F.linear(output, self.embedding.weight[FIRST_PREDICTED:], self.output_bias)
+
+    def log_probs(self, output: Tensor) -> Tensor:
+        """(..., D) to (..., V), float32; ``<pad>`` and ``<bos>`` have minus infinity."""
+        log_probs = F.log_softmax(self.logits(output).float(), dim=-1)  # (..., V-2)
+        return F.pad(log_probs, (FIRST_PREDICTED, 0), value=-math.inf)  # (..., V)
+
+    def begin(self, scene: Scene, captions: int) -> State:
+        """The state before ``<bos>`` of ``captions`` rows for each image."""
+        rows = scene.glance.shape[0] * captions
+        zero = scene.glance.new_zeros(rows, self.shape.units)
+        state = {"hidden": zero, "cell": zero}
+        if self.shape.kind == "plain":
+            state = self._advance(self._per_row(scene.glance, captions), state)
+        return state
+
+    def step(self, scene: Scene, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """One word further: (R,) ids, R = B * N rows, to (R, V) log-probabilities."""
+        embedded = self.drop(self.embedding(tokens))  # (R, D)
+        batch = scene.glance.shape[0]
+        if self.shape.kind == "attentive":
+            glance = self._per_row(scene.glance, tokens.shape[0] // batch)  # (R, D)
+            embedded = torch.cat([embedded, glance], dim=-1)  # (R, 2D)
+        state = self._advance(embedded, state)
+        rows = state["hidden"].reshape(batch, -1, self.shape.units)  # (B, N, D)
+        output, _ = self._attend(scene, rows, False)
+        return self.log_probs(output.flatten(0, 1)), state
+
+    def _advance(self, inputs: Tensor, state: State) -> State:
+        memory = (state["hidden"][None], state["cell"][None])
+        _, (hidden, cell) = self.lstm(inputs[:, None], memory)
+        return {"hidden": hidden[0], "cell": cell[0]}
+
+    def _attend(
+        self, scene: Scene, hidden: Tensor, with_attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, M, D) LSTM outputs to (B, M, D) outputs and, on request, (B, M, P) attention."""
+        hidden = self.drop(hidden)
+        if self.shape.kind == "plain":
+            return self.drop(torch.tanh(self.fuse(hidden))), None
+        query = self._heads(self.query(hidden))  # (B, H, M, D/H)
+        sentinel = self._heads(self.sentinel(hidden))  # (B, H, M, D/H)
+        scores = torch.cat(
+            [query @ scene.keys, (query * sentinel).sum(-1, keepdim=True)], dim=-1
+        )  # (B, H, M, P+1)
+        weights = F.softmax(scores * query.shape[-1] ** -0.5, dim=-1)  # (B, H, M, P+1)
+        context = weights[..., :-1] @ scene.values + weights[..., -1:] * sentinel
+        context = context.transpose(1, 2).flatten(2)  # (B, M, D)
+        output = torch.tanh(self.fuse(torch.cat([hidden, context], dim=-1)))  # (B, M, D)
+        attention = weights[..., :-1].mean(1) if with_attention else None  # (B, M, P)
+        return self.drop(output), attention
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.shape.heads, -1).transpose(1, 2)  # (B, H, M, D/H)
+
+    @staticmethod
+    def _per_row(x: Tensor, captions: int) -> Tensor:
+        return x.repeat_interleave(captions, dim=0)
+
+
+class Stepper:
+    """A trained decoder arranged for decoding word by word, several times as fast.
+
+    What the LSTM adds for each word of the vocabulary is tabulated once, what it adds for the
+    image once an image, and products that share an input are one. Same numbers as
+    `CaptionDecoder.step`, up to the rounding of ``dtype``.
+
+    Args:
+        decoder: in evaluation mode; later changes to its weights are not seen.
+        dtype: of the weights in matrix products. Decoding one image reads all weights for every
+            word, so that half the bytes is twice the speed; everything else stays float32.
+    """
+
+    def __init__(self, decoder: CaptionDecoder, dtype: torch.dtype = torch.float32) -> None:
+        self.decoder = decoder
+        self.dtype = dtype
+        self.units, self.heads = decoder.shape.units, decoder.shape.heads
+        self.attentive = decoder.shape.kind == "attentive"
+        lstm = decoder.lstm
+        with torch.no_grad():
+            embedding, units = decoder.embedding.weight, self.units
+            from_input, from_hidden, input_bias, hidden_bias = lstm.all_weights[0]
+            bias = input_bias + hidden_bias  # (4D,)
+            self.table = F.linear(embedding, from_input[:, :units], bias)  # (V, 4D)
+            self.recurrent = from_hidden.to(dtype)  # (4D, D)
+            self.output = embedding[FIRST_PREDICTED:].to(dtype)  # (V-2, D)
+            self.output_bias = decoder.output_bias.to(dtype)
+            mixing: list[Tensor] = [decoder.fuse.weight[:, :units]]
+            biases: list[Tensor] = [decoder.fuse.bias]
+            if self.attentive:
+                self.from_glance = from_input[:, units:].clone()  # (4D, D)
+                self.from_context = decoder.fuse.weight[:, units:].to(dtype)  # (D, D)
+                mixing = [decoder.query.weight, decoder.sentinel.weight, *mixing]
+                biases = [decoder.query.bias, decoder.sentinel.bias, *biases]
+            self.from_hidden = torch.cat(mixing).to(dtype)  # (3D or D, D)
+            self.hidden_bias = torch.cat(biases).to(dtype)
+
+    def begin(self, scene: Scene, captions: int) -> State:
+        """The state before ``<bos>`` of ``captions`` rows for each image."""
+        state = self.decoder.begin(scene, captions)
+        if self.attentive:
+            gates = F.linear(scene.glance, self.from_glance)  # (B, 4D)
+            state["gates"] = gates.repeat_interleave(captions, dim=0)  # (R, 4D)
+        return state
+
+    def step(self, scene: Scene, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """One word further: (R,) ids to (R, V) log-probabilities, R = B * N rows."""
+        gates = self.table[tokens] + self._linear(state["hidden"], self.recurrent)  # (R, 4D)
+        if self.attentive:
+            gates = gates + state["gates"]
+        write, forget, candidate, show = gates.chunk(4, dim=-1)
+        cell = torch.sigmoid(forget) * state["cell"]
+        cell = torch.addcmul(cell, torch.sigmoid(write), torch.tanh(candidate))  # (R, D)
+        hidden = torch.sigmoid(show) * torch.tanh(cell)  # (R, D)
+        advanced = {**state, "hidden": hidden, "cell": cell}
+        mixed = self._linear(hidden, self.from_hidden, self.hidden_bias)  # (R, 3D or D)
+        if self.attentive:
+            mixed = self._attend(scene, mixed)  # (R, D)
+        logits = self._linear(torch.tanh(mixed), self.output, self.output_bias)  # (R, V-2)
+        log_probs = F.log_softmax(logits, dim=-1)
+        return F.pad(log_probs, (FIRST_PREDICTED, 0), value=-math.inf), advanced
+
+    def _attend(self, scene: Scene, mixed: Tensor) -> Tensor:
+        """(R, 3D) query, sentinel and hidden part of the output to the whole output (R, D)."""
+        rows = mixed.view(scene.glance.shape[0], -1, 3 * self.units)  # (B, N, 3D)
+        query, sentinel = (  # (B, H, N, D/H) each
+            part.view(*part.shape[:2], self.heads, -1).transpose(1, 2)
+            for part in rows[..., : 2 * self.units].chunk(2, dim=-1)
+        )
+        scores = torch.cat([query @ scene.keys, (query * sentinel).sum(-1, keepdim=True)], -1)
+        weights = F.softmax(scores * query.shape[-1] ** -0.5, dim=-1)  # (B, H, N, P+1)
+        context = torch.addcmul(weights[..., :-1] @ scene.values, weights[..., -1:], sentinel)
+        context = context.transpose(1, 2).reshape(-1, self.units)  # (R, D)
+        return mixed[:, 2 * self.units :] + self._linear(context, self.from_context)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x.to(self.dtype), weight, bias).float()

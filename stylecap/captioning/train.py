@@ -1,0 +1,679 @@
+"""Train a decoder: cross-entropy first, then CIDEr-D as reward.
+
+One process, or several under ``torchrun``: each takes its part of every step's pictures, and
+gradients are weighted by words, so that the result is that of one process up to rounding.
+Random numbers are drawn anew for every step from the seed, the step and the process's rank, so
+that a run that was killed and goes on from its checkpoint ends as one that was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from stylecap.captioning.decode import Rules, beam_search, sample
+from stylecap.captioning.metrics import CiderD, bleu, rouge_l
+from stylecap.captioning.model import CaptionDecoder, DecoderShape
+from stylecap.captioning.options import TrainOptions
+from stylecap.captioning.vocabulary import (
+    BOS,
+    EOS,
+    FIRST_PREDICTED,
+    PAD,
+    UNK,
+    Vocabulary,
+    mirrored_words,
+)
+from stylecap.errors import InputError, OutputError
+from stylecap.progress import OnProgress, Progress, ShouldStop
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.csv"
+PHASES = ("words", "reward")
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Pictures as features, with what people wrote about them.
+
+    Attributes:
+        features: (N, P, C) of the pictures, float16 and possibly memory-mapped.
+        captions: for each picture its captions, each a list of words.
+        mirrored: (N, P, C) of the mirrored pictures, or None.
+    """
+
+    features: np.ndarray
+    captions: Sequence[Sequence[Sequence[str]]]
+    mirrored: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Check that pictures and captions belong together."""
+        if self.features.ndim != 3 or len(self.features) != len(self.captions):
+            raise InputError(
+                f"corpus: expected features (N, P, C) for {len(self.captions)} pictures, got "
+                f"{tuple(self.features.shape)}"
+            )
+        if self.mirrored is not None and self.mirrored.shape != self.features.shape:
+            raise InputError(
+                f"corpus: mirrored features are {self.mirrored.shape}, the others "
+                f"{self.features.shape}; expected the same"
+            )
+        if not len(self.captions) or not all(self.captions):
+            raise InputError("corpus: expected at least one picture, and a caption for each")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A validation: one row of the log."""
+
+    phase: str
+    epoch: int
+    step: int
+    learning_rate: float
+    loss: float
+    cider: float
+    bleu4: float
+    rouge_l: float
+    length: float
+    seconds: float
+
+
+@dataclass
+class _Position:
+    """Where a run is: everything of the checkpoint that is not a tensor of the network."""
+
+    phase: str = PHASES[0]
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    phase_step: int = 0
+    loss_sum: float = 0.0
+    loss_count: float = 0.0
+    best: float = -math.inf
+    without_gain: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of a training run.
+
+    Attributes:
+        decoder: with the averaged weights that scored best.
+        vocabulary: its words.
+        history: all validations.
+        finished: False if it was stopped before its end; it can be continued.
+    """
+
+    decoder: CaptionDecoder
+    vocabulary: Vocabulary
+    history: tuple[Scores, ...]
+    finished: bool
+
+
+class TrainingLoss(nn.Module):
+    """The objective, summed over words; a module so that gradients can be shared by DDP."""
+
+    def __init__(self, decoder: CaptionDecoder, label_smoothing: float) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.label_smoothing = label_smoothing
+
+    def forward(self, features: Tensor, tokens: Tensor, advantage: Tensor | None = None) -> Tensor:
+        """Cross-entropy, or its policy gradient.
+
+        Args:
+            features: (B, P, C).
+            tokens: (B, N, T+1) ids, ``<bos>`` first, ``<pad>`` behind the end.
+            advantage: (B, N) how much better than expected each caption was; if given, the
+                loss is minus the sum of advantage times log-probability (REINFORCE).
+        Returns:
+            The sum over all words that are not ``<pad>``, a scalar.
+        """
+        targets = tokens[..., 1:]  # (B, N, T)
+        counts = targets != PAD
+        output, _ = self.decoder(self.decoder.look(features), tokens[..., :-1])  # (B, N, T, D)
+        logits = self.decoder.logits(output[counts]).float()  # (M, V-2)
+        wanted = targets[counts] - FIRST_PREDICTED  # (M,)
+        if advantage is None:
+            return F.cross_entropy(
+                logits, wanted, label_smoothing=self.label_smoothing, reduction="sum"
+            )
+        weights = advantage[..., None].expand_as(targets)[counts]  # (M,)
+        return (F.cross_entropy(logits, wanted, reduction="none") * weights).sum()
+
+
+def pad_tokens(captions: Sequence[Sequence[Sequence[int]]], max_words: int) -> Tensor:
+    """Captions of B pictures to (B, N, T+1) ids, with ``<bos>``, ``<eos>`` and ``<pad>``.
+
+    Pictures with fewer captions than others get empty rows, all ``<pad>`` behind ``<bos>``.
+    Captions longer than ``max_words`` are cut, and have no ``<eos>`` then.
+    """
+    rows = [[[*words[:max_words], EOS][: max_words + 1] for words in each] for each in captions]
+    for row, each in zip(rows, captions, strict=True):
+        for index, words in enumerate(each):
+            if len(words) > max_words:
+                row[index] = list(words[:max_words])
+    count = max(len(row) for row in rows)
+    length = max((len(words) for row in rows for words in row), default=0)
+    tokens = torch.full((len(rows), count, length + 1), PAD)
+    tokens[..., 0] = BOS
+    for i, row in enumerate(rows):
+        for j, words in enumerate(row):
+            tokens[i, j, 1 : len(words) + 1] = torch.tensor(words, dtype=torch.long)
+    return tokens
+
+
+def describe_features(
+    decoder: CaptionDecoder,
+    vocabulary: Vocabulary,
+    features: np.ndarray | Tensor,
+    *,
+    beam: int = 3,
+    length_penalty: float = 0.7,
+    max_words: int = 24,
+    batch: int = 50,
+) -> list[list[str]]:
+    """The best caption, as words, for each of (N, P, C) features."""
+    was_training = decoder.training
+    decoder.eval()
+    device = decoder.output_bias.device
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=max_words)
+    described = []
+    with torch.inference_mode():
+        for start in range(0, len(features), batch):
+            chunk = torch.as_tensor(features[start : start + batch]).to(device).float()
+            scene = decoder.look(chunk)
+
+            def begin(rows: int, scene: Any = scene, images: int = len(chunk)) -> Any:
+                return decoder.begin(scene, rows // images)
+
+            def step(tokens: Tensor, state: Any, scene: Any = scene) -> Any:
+                return decoder.step(scene, tokens, state)
+
+            found = beam_search(
+                begin, step, len(chunk), rules, beam=beam, length_penalty=length_penalty
+            )
+            described += [vocabulary.decode(sentences[0].tokens) for sentences in found]
+    decoder.train(was_training)
+    return described
+
+
+def train(
+    training: Corpus,
+    validation: Corpus,
+    folder: Path,
+    options: TrainOptions | None = None,
+    *,
+    frequencies: Sequence[Sequence[Sequence[str]]] | None = None,
+    device: str = "cpu",
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Trained:
+    """Train, validating after every pass; goes on where ``folder`` holds a checkpoint.
+
+    Args:
+        training: what to learn from.
+        validation: what chooses the weights to keep.
+        folder: for the checkpoint and the log; made if it is not there.
+        options: of the training; default `TrainOptions()`.
+        frequencies: references whose document frequencies the validation's CIDEr-D uses;
+            default the validation's own.
+        device: of the decoder.
+        on_progress: told of every step, in the first process only.
+        should_stop: asked before every step; the run can be continued later.
+    Raises:
+        InputError: the folder's checkpoint belongs to other options or another corpus.
+        OutputError: the folder cannot be written.
+    """
+    options = options or TrainOptions()
+    return _Training(training, validation, Path(folder), options, frequencies, device).run(
+        on_progress, should_stop
+    )
+
+
+class _Training:
+    """One run: its tensors, its position and the steps between checkpoints."""
+
+    def __init__(
+        self,
+        training: Corpus,
+        validation: Corpus,
+        folder: Path,
+        options: TrainOptions,
+        frequencies: Sequence[Sequence[Sequence[str]]] | None,
+        device: str,
+    ) -> None:
+        self.training, self.validation = training, validation
+        self.folder, self.options, self.device = folder, options, torch.device(device)
+        self.distributed = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if self.distributed else 0
+        self.world = dist.get_world_size() if self.distributed else 1
+        self.vocabulary = Vocabulary.build(
+            (words for each in training.captions for words in each), options.min_count
+        )
+        positions, channels = training.features.shape[1:]
+        self.shape = DecoderShape(
+            words=len(self.vocabulary),
+            channels=channels,
+            positions=positions,
+            kind=options.decoder,
+            units=options.units,
+            heads=options.heads,
+            dropout=options.dropout,
+        )
+        torch.manual_seed(options.seed)
+        self.decoder = CaptionDecoder(self.shape).to(self.device)
+        loss = TrainingLoss(self.decoder, options.label_smoothing)
+        self.loss: nn.Module = DistributedDataParallel(loss) if self.distributed else loss
+        self.averaged = {n: p.detach().clone() for n, p in self.decoder.named_parameters()}
+        self.best = {n: p.clone() for n, p in self.averaged.items()}
+        self.optimizer = self._optimizer()
+        self.at = _Position()
+        self.scorer = CiderD(frequencies or validation.captions)
+        self.references = [self.scorer.prepare(each) for each in validation.captions]
+        self.encoded = [
+            [[self.vocabulary.encode(words) for words in each] for each in training.captions]
+        ]
+        if training.mirrored is not None and options.mirrored:
+            self.encoded.append(
+                [
+                    [self.vocabulary.encode(mirrored_words(words)) for words in each]
+                    for each in training.captions
+                ]
+            )
+        self._reward: _Reward | None = None
+
+    def _optimizer(self) -> torch.optim.Adam:
+        return torch.optim.Adam(self.decoder.parameters(), lr=0.0, betas=(0.9, 0.98))
+
+    # the run
+
+    def run(self, on_progress: OnProgress | None, should_stop: ShouldStop | None) -> Trained:
+        self._prepare_folder()
+        self._load()
+        began = time.monotonic() - self.at.seconds
+        steps = sum(self._steps(phase) for phase in PHASES)
+        while self.at.phase in PHASES:
+            phase = self.at.phase
+            if self.at.epoch >= self._epochs(phase) or self.at.without_gain >= self._patience():
+                self._next_phase()
+                continue
+            for indices, mirrored in self._batches():
+                if self._stopped(should_stop):
+                    self.at.seconds = time.monotonic() - began
+                    self._save()
+                    return self._trained(False)
+                loss, count = self._step(indices, mirrored)
+                self.at.loss_sum += loss
+                self.at.loss_count += count
+                self.at.batch += 1
+                self.at.step += 1
+                self.at.phase_step += 1
+                self.at.seconds = time.monotonic() - began
+                if on_progress is not None and self.rank == 0:
+                    stage = f"{phase}, epoch {self.at.epoch + 1} of {self._epochs(phase)}"
+                    shown = loss / max(count, 1)
+                    on_progress(Progress(self.at.step, steps, self.at.seconds, stage, shown))
+                if self.at.step % self.options.save_every == 0:
+                    self._save()
+            scores = self._validate()
+            self.at.seconds = time.monotonic() - began
+            self._record(scores)
+            self._save()
+            if on_progress is not None and self.rank == 0:
+                message = (
+                    f"CIDEr-D {100 * scores.cider:.1f}, BLEU-4 {100 * scores.bleu4:.1f}, "
+                    f"ROUGE-L {100 * scores.rouge_l:.1f}"
+                )
+                stage = f"{phase}, epoch {scores.epoch}"
+                on_progress(Progress(self.at.step, steps, self.at.seconds, stage, message=message))
+        return self._trained(True)
+
+    def _trained(self, finished: bool) -> Trained:
+        decoder = CaptionDecoder(self.shape)
+        decoder.load_state_dict(self.best)
+        history = tuple(Scores(**row) for row in self.at.history)
+        return Trained(decoder.eval(), self.vocabulary, history, finished)
+
+    def _stopped(self, should_stop: ShouldStop | None) -> bool:
+        stop = should_stop is not None and should_stop()
+        if not self.distributed:
+            return stop
+        asked = torch.tensor(float(stop), device=self.device)
+        dist.all_reduce(asked)
+        return bool(asked > 0)
+
+    def _epochs(self, phase: str) -> int:
+        return self.options.epochs if phase == "words" else self.options.reward_epochs
+
+    def _batch(self, phase: str) -> int:
+        return self.options.batch if phase == "words" else self.options.reward_batch
+
+    def _steps(self, phase: str) -> int:
+        return self._epochs(phase) * math.ceil(len(self.training.features) / self._batch(phase))
+
+    def _patience(self) -> int:
+        return self.options.patience
+
+    def _next_phase(self) -> None:
+        """The best weights so far start the next phase, with a fresh optimiser."""
+        order = PHASES.index(self.at.phase)
+        self.at.phase = PHASES[order + 1] if order + 1 < len(PHASES) else "done"
+        self.at.epoch = self.at.batch = self.at.phase_step = self.at.without_gain = 0
+        self._copy(self.best, self._weights())
+        self._copy(self.best, self.averaged)
+        self.optimizer = self._optimizer()
+        self._save()
+
+    # one step
+
+    def _batches(self) -> Iterator[tuple[list[int], list[bool]]]:
+        """The rest of this epoch's steps: all pictures once, each mirrored or not."""
+        order = np.random.default_rng(
+            (self.options.seed, PHASES.index(self.at.phase), self.at.epoch)
+        )
+        indices = order.permutation(len(self.training.features)).tolist()
+        mirrored = (order.random(len(indices)) < 0.5).tolist()
+        if len(self.encoded) == 1:
+            mirrored = [False] * len(indices)
+        batch = self._batch(self.at.phase)
+        for start in range(self.at.batch * batch, len(indices), batch):
+            chosen = slice(start + self.rank, start + batch, self.world)
+            yield indices[: start + batch][chosen], mirrored[: start + batch][chosen]
+
+    def _step(self, indices: list[int], mirrored: list[bool]) -> tuple[float, float]:
+        """One update; the summed loss (or reward) of all processes and what it is summed over."""
+        torch.manual_seed(_seed(self.options.seed, self.at.step, self.rank))
+        if not indices:  # fewer pictures are left than processes
+            indices, mirrored, present = [0], [False], 0.0
+        else:
+            present = 1.0
+        features = torch.from_numpy(
+            np.stack([self._features(i, m) for i, m in zip(indices, mirrored, strict=True)])
+        ).to(self.device)
+        if self.at.phase == "words":
+            captions = [self.encoded[int(m)][i] for i, m in zip(indices, mirrored, strict=True)]
+            tokens = pad_tokens(captions, self.options.max_words).to(self.device)
+            advantage, reward = None, 0.0
+        else:
+            tokens, advantage, reward = self._explore(features, indices, mirrored)
+        words = float((tokens[..., 1:] != PAD).sum()) * present
+        self.decoder.train()
+        self.decoder.drop.p = self.options.dropout if self.at.phase == "words" else 0.0
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
+        ):
+            loss = self.loss(features, tokens, advantage) * present
+        sums = torch.tensor([float(loss.detach()), words, reward * present, len(indices) * present])
+        if self.distributed:
+            sums = sums.to(self.device)
+            dist.all_reduce(sums)
+        total, count, rewards, pictures = sums.tolist()
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss * (self.world / max(count, 1.0))).backward()
+        nn.utils.clip_grad_norm_(self.decoder.parameters(), self.options.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.step()
+        self._average()
+        if self.at.phase == "words":
+            return total, count
+        return rewards, pictures
+
+    def _features(self, index: int, mirrored: bool) -> np.ndarray:
+        source = self.training.mirrored if mirrored else self.training.features
+        if source is None:
+            raise InputError("corpus: mirrored features are wanted and not there")
+        return np.asarray(source[index], dtype=np.float32)
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then half a cosine down to nothing; the reward phase ends at a tenth."""
+        total = self._steps(self.at.phase)
+        done = (self.at.phase_step + 1) / max(total, 1)
+        if self.at.phase == "reward":
+            return self.options.reward_learning_rate * (0.55 + 0.45 * math.cos(math.pi * done))
+        warm = min(1.0, (self.at.phase_step + 1) / max(self.options.warmup, 1))
+        return self.options.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _average(self) -> None:
+        """Exponential moving average, shorter at the beginning of a phase."""
+        step = self.at.phase_step
+        decay = min(self.options.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, weight in self._weights().items():
+                self.averaged[name].lerp_(weight, 1 - decay)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.decoder.named_parameters()}
+
+    @staticmethod
+    def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+        for name, weight in target.items():
+            weight.copy_(source[name])
+
+    def _explore(
+        self, features: Tensor, indices: list[int], mirrored: list[bool]
+    ) -> tuple[Tensor, Tensor, float]:
+        """Draw captions and compare them: tokens, advantages (B, N), summed mean reward.
+
+        Source: Rennie et al. 2017, "Self-critical Sequence Training"; the baseline is the mean
+        of a picture's other samples (Luo 2020, "A Better Variant of Self-Critical Sequence
+        Training"), document frequencies come from the training set and ``<eos>`` is a word.
+        """
+        if self._reward is None:
+            self._reward = _Reward(self.training.captions)
+        self.decoder.eval()
+        count = self.options.reward_samples
+        rules = Rules(BOS, EOS, banned=(UNK,), max_words=self.options.max_words, no_repeat=0)
+        with (
+            torch.no_grad(),
+            torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
+            ),
+        ):
+            scene = self.decoder.look(features)
+            drawn = sample(
+                lambda rows: self.decoder.begin(scene, rows // len(indices)),
+                lambda tokens, state: self.decoder.step(scene, tokens, state),
+                len(indices),
+                rules,
+                count=count,
+            )
+        captions = [[list(sentence.tokens) for sentence in each] for each in drawn]
+        rewards = torch.tensor(
+            [
+                [self._reward(self.vocabulary.decode(t), len(t) < rules.max_words, i, m) for t in c]
+                for c, i, m in zip(captions, indices, mirrored, strict=True)
+            ]
+        )  # (B, N)
+        advantage = (rewards - rewards.mean(1, keepdim=True)) * (count / (count - 1))
+        tokens = pad_tokens(captions, self.options.max_words)
+        return tokens.to(self.device), advantage.to(self.device), float(rewards.mean(1).sum())
+
+    # validation
+
+    def _validate(self) -> Scores:
+        """Score the averaged weights by beam search; every process does it, on the same data."""
+        decoder = CaptionDecoder(self.shape).to(self.device)
+        decoder.load_state_dict(self.averaged)
+        captions = describe_features(
+            decoder,
+            self.vocabulary,
+            self.validation.features,
+            beam=self.options.beam,
+            length_penalty=self.options.length_penalty,
+        )
+        pairs = list(zip(captions, self.references, strict=True))
+        cider = sum(self.scorer.score(words, group) for words, group in pairs) / len(pairs)
+        references = self.validation.captions
+        rouge = sum(rouge_l(w, r) for w, r in zip(captions, references, strict=True)) / len(pairs)
+        return Scores(
+            phase=self.at.phase,
+            epoch=self.at.epoch + 1,
+            step=self.at.step,
+            learning_rate=self._learning_rate(),
+            loss=self.at.loss_sum / max(self.at.loss_count, 1),
+            cider=cider,
+            bleu4=bleu(captions, references)[3],
+            rouge_l=rouge,
+            length=sum(map(len, captions)) / len(captions),
+            seconds=self.at.seconds,
+        )
+
+    def _record(self, scores: Scores) -> None:
+        self.at.history.append(asdict(scores))
+        if scores.cider > self.at.best:
+            self.at.best = scores.cider
+            self.at.without_gain = 0
+            self._copy(self.averaged, self.best)
+        else:
+            self.at.without_gain += 1
+        self.at.epoch += 1
+        self.at.batch = 0
+        self.at.loss_sum = self.at.loss_count = 0.0
+
+    # the folder
+
+    def _prepare_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot make the folder: {error}") from error
+
+    def _save(self) -> None:
+        """Write checkpoint and log; whoever reads them sees the old or the new, never a part."""
+        if self.rank != 0:
+            return
+        tensors = {}
+        for group, weights in self._groups().items():
+            tensors.update({f"{group}/{name}": weight for name, weight in weights.items()})
+        header = {
+            "format": _FORMAT,
+            "options": asdict(self.options),
+            "words": self.vocabulary.words,
+            "shape": asdict(self.shape),
+            "pictures": len(self.training.features),
+            "position": asdict(self.at),
+        }
+        path = self.folder / CHECKPOINT
+        partial = path.with_suffix(".part")
+        try:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                partial,
+                {"stylecap": json.dumps(header)},
+            )
+            os.replace(partial, path)
+            partial = (self.folder / LOG).with_suffix(".part")
+            with open(partial, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, [f.name for f in fields(Scores)])
+                writer.writeheader()
+                writer.writerows(self.at.history)
+            os.replace(partial, self.folder / LOG)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot write the checkpoint: {error}") from error
+
+    def _groups(self) -> dict[str, dict[str, Tensor]]:
+        groups = {"weights": self._weights(), "averaged": self.averaged, "best": self.best}
+        names = [name for name, _ in self.decoder.named_parameters()]
+        moments = self.optimizer.state_dict()["state"]
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            groups[key] = {names[index]: state[key] for index, state in moments.items()}
+        return groups
+
+    def _load(self) -> None:
+        """Go on from the folder's checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return
+        header, tensors = read_checkpoint(path)
+        theirs, mine = header["options"], asdict(self.options)
+        free = {"epochs", "reward_epochs", "patience", "save_every"}
+        other = [name for name in mine if name not in free and theirs.get(name) != mine[name]]
+        if other:
+            name = other[0]
+            raise InputError(
+                f"{path}: was trained with {name}={theirs.get(name)!r}, now {mine[name]!r}; "
+                "use the same options or another folder"
+            )
+        same = header["words"] == list(self.vocabulary.words)
+        if not same or header["pictures"] != len(self.training.features):
+            raise InputError(f"{path}: belongs to another corpus; use another folder")
+        self.at = _Position(**header["position"])
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            group, _, weight = name.partition("/")
+            groups.setdefault(group, {})[weight] = tensor.to(self.device)
+        self._copy(groups["weights"], self._weights())
+        self._copy(groups["averaged"], self.averaged)
+        self._copy(groups["best"], self.best)
+        keys = ("step", "exp_avg", "exp_avg_sq")
+        state = self.optimizer.state_dict()
+        for index, (name, _) in enumerate(self.decoder.named_parameters()):
+            if name in groups.get("step", {}):
+                state["state"][index] = {key: groups[key][name] for key in keys}
+        self.optimizer.load_state_dict(state)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a training checkpoint; no code in it is ever run.
+
+    Raises:
+        InputError: the file is not a checkpoint of this program and version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("stylecap", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as a training checkpoint: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise InputError(
+            f"{path}: expected a training checkpoint of format {_FORMAT}; start in another folder"
+        )
+    return header, tensors
+
+
+class _Reward:
+    """CIDEr-D against a training picture's captions, ``<eos>`` counted as a word."""
+
+    def __init__(self, captions: Sequence[Sequence[Sequence[str]]]) -> None:
+        ended = [[[*words, "<eos>"] for words in each] for each in captions]
+        self._scorer = CiderD(ended)
+        self._plain = [self._scorer.prepare(each) for each in ended]
+        swapped = [[mirrored_words(words) for words in each] for each in ended]
+        self._mirrored = [
+            self._scorer.prepare(other) if other != each else plain
+            for each, other, plain in zip(ended, swapped, self._plain, strict=True)
+        ]
+
+    def __call__(self, words: list[str], ended: bool, index: int, mirrored: bool) -> float:
+        references = (self._mirrored if mirrored else self._plain)[index]
+        return self._scorer.score([*words, "<eos>"] if ended else words, references)
+
+
+def _seed(*numbers: int) -> int:
+    """One 63-bit seed from several numbers, the same on every machine."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+Describe = Callable[[np.ndarray], list[list[str]]]

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from stylecap.captioning.decode import (
+    Rules,
+    State,
+    beam_search,
+    greedy_search,
+    nucleus,
+    repeats,
+    sample,
+)
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+WORDS = (4, 5, 6)
+VOCABULARY = 7
+
+
+class Toy:
+    """A second-order chain over seven ids, another for each image; its state is two tokens."""
+
+    def __init__(self, seed: int, images: int = 1) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        shape = (images, VOCABULARY, VOCABULARY, VOCABULARY)
+        scores = 2 * torch.randn(shape, generator=generator, dtype=torch.float64)
+        scores[..., [PAD, BOS]] = -math.inf
+        self.table = scores.log_softmax(-1)
+        self.images = images
+
+    def begin(self, rows: int) -> State:
+        return {"last": torch.zeros(rows, dtype=torch.long), "image": self._image(rows)}
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        assert torch.equal(state["image"], self._image(len(tokens)))
+        return self.table[state["image"], state["last"], tokens], {**state, "last": tokens}
+
+    def _image(self, rows: int) -> Tensor:
+        return torch.arange(rows) // (rows // self.images)
+
+    def log_prob(self, image: int, words: tuple[int, ...]) -> float:
+        total, before, last = 0.0, 0, BOS
+        for word in (*words, EOS):
+            total += float(self.table[image, before, last, word])
+            before, last = last, word
+        return total
+
+
+def repeats_trigram(words: tuple[int, ...]) -> bool:
+    runs = [words[i : i + 3] for i in range(len(words) - 2)]
+    return len(set(runs)) < len(runs)
+
+
+def enumerate_all(toy: Toy, image: int, rules: Rules, penalty: float) -> list[tuple[float, tuple]]:
+    found = []
+    for length in range(rules.min_words, rules.max_words + 1):
+        for words in itertools.product(WORDS, repeat=length):
+            if words[: len(rules.prefix)] != rules.prefix or repeats_trigram(words):
+                continue
+            found.append((toy.log_prob(image, words) / (length + 1) ** penalty, words))
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("prefix", [(), (5,), (5, 4)])
+def test_wide_beam_equals_exhaustive_enumeration(penalty: float, prefix: tuple) -> None:
+    toy = Toy(seed=3, images=2)
+    rules = Rules(
+        BOS, EOS, banned=(UNK,), max_words=5, min_words=max(1, len(prefix)), prefix=prefix
+    )
+    found = beam_search(toy.begin, toy.step, 2, rules, beam=400, length_penalty=penalty)
+    for image in range(2):
+        expected = enumerate_all(toy, image, rules, penalty)[:400]
+        assert [s.tokens for s in found[image]] == [words for _, words in expected]
+        for sentence, (score, words) in zip(found[image], expected, strict=True):
+            assert sentence.score == pytest.approx(score)
+            assert sentence.log_prob == pytest.approx(toy.log_prob(image, words))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), beam=st.integers(1, 6), penalty=st.sampled_from([0.0, 0.7]))
+def test_every_beam_gives_valid_sentences_with_true_scores(
+    seed: int, beam: int, penalty: float
+) -> None:
+    toy = Toy(seed)
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=8, min_words=2)
+    (found,) = beam_search(toy.begin, toy.step, 1, rules, beam=beam, length_penalty=penalty)
+    assert 1 <= len(found) <= beam
+    assert [s.score for s in found] == sorted((s.score for s in found), reverse=True)
+    assert len({s.tokens for s in found}) == len(found)
+    for sentence in found:
+        assert 2 <= len(sentence.tokens) <= 8
+        assert set(sentence.tokens) <= set(WORDS)
+        assert not repeats_trigram(sentence.tokens)
+        if len(sentence.tokens) < 8:
+            assert sentence.log_prob == pytest.approx(toy.log_prob(0, sentence.tokens))
+
+
+def test_images_do_not_influence_each_other() -> None:
+    toy = Toy(seed=5, images=3)
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=6)
+    together = beam_search(toy.begin, toy.step, 3, rules, beam=2)
+    for image in range(3):
+        alone = Toy(seed=5, images=3)
+        alone.table, alone.images = toy.table[image : image + 1], 1
+        assert beam_search(alone.begin, alone.step, 1, rules, beam=2)[0] == together[image]
+
+
+def test_greedy_is_the_beam_of_one_without_length_penalty() -> None:
+    toy = Toy(seed=8)
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=6)
+    (greedy,) = greedy_search(toy.begin, toy.step, 1, rules)
+    state, tokens = toy.begin(1), torch.tensor([BOS])
+    words: list[int] = []
+    while len(words) < 6:
+        log_probs, state = toy.step(tokens, state)
+        log_probs[:, UNK] = -math.inf
+        tokens = log_probs.argmax(-1)
+        if int(tokens) == EOS:
+            break
+        words.append(int(tokens))
+    assert list(greedy[0].tokens) == words
+
+
+def test_sampling_follows_the_distribution() -> None:
+    toy = Toy(seed=1)
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=1)
+    generator = torch.Generator().manual_seed(0)
+    (drawn,) = sample(toy.begin, toy.step, 1, rules, count=4000, generator=generator)
+    weights = toy.table[0, 0, BOS].exp()
+    weights[[UNK, EOS]] = 0
+    expected = weights / weights.sum()
+    for word in WORDS:
+        share = sum(s.tokens == (word,) for s in drawn) / len(drawn)
+        assert share == pytest.approx(float(expected[word]), abs=0.03)
+
+
+def test_sampling_is_repeatable_and_sharpens_to_greedy() -> None:
+    toy = Toy(seed=8)
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=6)
+    greedy = greedy_search(toy.begin, toy.step, 1, rules)[0][0].tokens
+    draws = [
+        sample(
+            toy.begin, toy.step, 1, rules, count=3, temperature=t, top_k=k,
+            generator=torch.Generator().manual_seed(4),
+        )
+        for t, k in ((1.0, 0), (1.0, 0), (0.01, 0), (1.0, 1))
+    ]  # fmt: skip
+    assert draws[0] == draws[1]
+    assert {s.tokens for s in draws[2][0]} == {s.tokens for s in draws[3][0]} == {greedy}
+
+
+def test_nucleus_by_hand() -> None:
+    log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert nucleus(log_probs, top_k=2)[0].tolist() == pytest.approx([0.625, 0.375, 0, 0])
+    assert nucleus(log_probs, top_p=0.6)[0].tolist() == pytest.approx([0.625, 0.375, 0, 0])
+    assert nucleus(log_probs, top_p=0.1)[0].tolist() == pytest.approx([1, 0, 0, 0])
+    assert nucleus(log_probs)[0].tolist() == pytest.approx([0.5, 0.3, 0.15, 0.05])
+
+
+def test_repeats_by_hand() -> None:
+    rows, words = repeats(torch.tensor([[4, 5, 6, 4, 5], [4, 5, 6, 5, 4]]), 3)
+    assert (rows.tolist(), words.tolist()) == ([0], [6])
+    rows, words = repeats(torch.tensor([[4, 5]]), 3)
+    assert rows.numel() == words.numel() == 0
+    rows, words = repeats(torch.tensor([[4, 5]]), 1)
+    assert words.tolist() == [4, 5]
+
+
+def test_refusals() -> None:
+    toy = Toy(seed=0)
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=3)
+    with pytest.raises(ValueError, match="beam"):
+        beam_search(toy.begin, toy.step, 1, rules, beam=0)
+    with pytest.raises(ValueError, match="length_penalty"):
+        beam_search(toy.begin, toy.step, 1, rules, length_penalty=-1)
+    with pytest.raises(ValueError, match="max_words"):
+        Rules(BOS, EOS, max_words=1, prefix=(4, 5))
+    with pytest.raises(ValueError, match="no sentence is possible"):
+        beam_search(toy.begin, toy.step, 1, Rules(BOS, EOS, banned=(UNK, EOS, *WORDS)))
+    for wrong in ({"count": 0}, {"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            sample(toy.begin, toy.step, 1, rules, **wrong)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stylecap.captioning.model import KINDS, CaptionDecoder, DecoderShape, Stepper
+from stylecap.captioning.vocabulary import BOS, EOS, PAD
+from stylecap.errors import OptionError
+
+torch.set_num_threads(1)
+SHAPE = {"words": 11, "channels": 6, "positions": 4, "units": 8, "heads": 2}
+
+
+def decoder_of(kind: str, seed: int = 0) -> CaptionDecoder:
+    torch.manual_seed(seed)
+    return CaptionDecoder(DecoderShape(kind=kind, **SHAPE)).eval()
+
+
+TOKENS = torch.tensor(
+    [[[BOS, 4, 5, 6, EOS], [BOS, 7, EOS, PAD, PAD]], [[BOS, 8, 9, EOS, PAD], [BOS, 4, 4, 4, EOS]]]
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_teacher_forcing_equals_word_by_word(kind: str) -> None:
+    decoder = decoder_of(kind)
+    with torch.no_grad():
+        scene = decoder.look(torch.rand(2, 4, 6))
+        forced = decoder.log_probs(decoder(scene, TOKENS)[0]).flatten(0, 1)  # (4, T, V)
+        for engine in (decoder, Stepper(decoder)):
+            state = engine.begin(scene, 2)
+            for place in range(TOKENS.shape[-1]):
+                told, state = engine.step(scene, TOKENS[..., place].flatten(), state)
+                torch.testing.assert_close(told, forced[:, place], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_probabilities_sum_to_one_and_exclude_pad_and_bos(kind: str) -> None:
+    decoder = decoder_of(kind)
+    with torch.no_grad():
+        told, _ = decoder.step(
+            scene := decoder.look(torch.rand(3, 4, 6)),
+            torch.full((3,), BOS),
+            decoder.begin(scene, 1),
+        )
+    assert told.exp().sum(-1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert torch.isneginf(told[:, [PAD, BOS]]).all()
+
+
+def test_attention_is_a_share_of_the_positions() -> None:
+    decoder = decoder_of("attentive")
+    with torch.no_grad():
+        _, attention = decoder(decoder.look(torch.rand(2, 4, 6)), TOKENS, with_attention=True)
+    assert attention is not None
+    assert attention.shape == (2, 2, 5, 4)
+    assert (attention >= 0).all()
+    share = attention.sum(-1)
+    assert ((share > 0) & (share < 1)).all()
+
+
+def test_only_the_direction_of_features_counts() -> None:
+    decoder = decoder_of("attentive")
+    features = torch.rand(1, 4, 6)
+    with torch.no_grad():
+        first, second = (decoder(decoder.look(f), TOKENS[:1])[0] for f in (features, 9 * features))
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_later_words_do_not_reach_earlier_outputs(kind: str) -> None:
+    decoder = decoder_of(kind)
+    changed = TOKENS.clone()
+    changed[..., 3:] = 10
+    with torch.no_grad():
+        scene = decoder.look(torch.rand(2, 4, 6))
+        first, second = decoder(scene, TOKENS)[0], decoder(scene, changed)[0]
+    torch.testing.assert_close(first[:, :, :3], second[:, :, :3])
+    assert not torch.allclose(first[:, :, 3], second[:, :, 3])
+
+
+def test_half_precision_stepper_is_close() -> None:
+    decoder = decoder_of("attentive")
+    with torch.no_grad():
+        scene = decoder.look(torch.rand(1, 4, 6))
+        tokens, state = torch.tensor([BOS]), Stepper(decoder).begin(scene, 1)
+        exact, _ = Stepper(decoder).step(scene, tokens, state)
+        rough, _ = Stepper(decoder, torch.bfloat16).step(scene, tokens, state)
+    torch.testing.assert_close(exact[:, 2:], rough[:, 2:], atol=0.05, rtol=0.05)
+
+
+def test_refusals() -> None:
+    with pytest.raises(OptionError, match="kind"):
+        DecoderShape(kind="telepathic", **SHAPE)
+    with pytest.raises(ValueError, match="heads"):
+        DecoderShape(words=9, channels=6, positions=4, units=8, heads=3)
+    with pytest.raises(ValueError, match="features"):
+        decoder_of("plain").look(torch.rand(1, 5, 6))

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from stylecap.captioning.model import CaptionDecoder, DecoderShape
+from stylecap.captioning.options import TrainOptions
+from stylecap.captioning.train import (
+    CHECKPOINT,
+    LOG,
+    Corpus,
+    TrainingLoss,
+    describe_features,
+    pad_tokens,
+    read_checkpoint,
+    train,
+)
+from stylecap.captioning.vocabulary import BOS, EOS, PAD
+from stylecap.errors import InputError, OptionError
+
+torch.set_num_threads(1)
+SENTENCES = (
+    "a dog runs on the grass",
+    "two men play ball in front of a wall",
+    "a cat sleeps",
+    "the girl on the left jumps",
+    "birds fly over the water at night",
+    "a child in a pink dress climbs up the stairs",
+    "a man's hat is red",
+    "people walk",
+)
+TINY = TrainOptions(
+    units=32, heads=4, dropout=0.0, min_count=1, epochs=60, reward_epochs=0, batch=8, warmup=5,
+    learning_rate=1e-2, label_smoothing=0.0, average=0.0, patience=100, save_every=1000,
+)  # fmt: skip
+
+
+def corpus(*, mirrored: bool = False) -> Corpus:
+    draw = np.random.default_rng(0)
+    features = np.abs(draw.normal(size=(8, 4, 16))).astype(np.float16)
+    other = np.abs(draw.normal(size=(8, 4, 16))).astype(np.float16) if mirrored else None
+    return Corpus(features, [[sentence.split()] for sentence in SENTENCES], other)
+
+
+@pytest.mark.parametrize("decoder", ["attentive", "plain"])
+def test_overfits_eight_pairs_to_the_letter(decoder: str, tmp_path: Path) -> None:
+    pairs = corpus()
+    trained = train(pairs, pairs, tmp_path, replace(TINY, decoder=decoder))
+    said = describe_features(trained.decoder, trained.vocabulary, pairs.features)
+    assert [" ".join(words) for words in said] == list(SENTENCES)
+    assert trained.finished
+    shuffled = np.roll(pairs.features, 1, axis=0)
+    assert describe_features(trained.decoder, trained.vocabulary, shuffled) != said
+
+
+def test_padding_gets_no_gradient() -> None:
+    torch.manual_seed(0)
+    decoder = CaptionDecoder(DecoderShape(words=9, channels=6, positions=4, units=8, heads=2))
+    loss = TrainingLoss(decoder.eval(), label_smoothing=0.1)
+    features = torch.rand(2, 4, 6)
+    short = pad_tokens([[[4, 5]], [[6, 7, 8]]], 20)
+    long = torch.cat([short, torch.full((2, 1, 6), PAD)], dim=2)
+    extra = torch.cat([long, torch.full((2, 1, long.shape[2]), PAD)], dim=1)
+    gradients = []
+    for tokens in (short, long, extra):
+        decoder.zero_grad()
+        loss(features, tokens).backward()
+        assert decoder.embedding.weight.grad is not None
+        assert not decoder.embedding.weight.grad[PAD].any()
+        gradients.append({n: p.grad.clone() for n, p in decoder.named_parameters()})
+    for other in gradients[1:]:
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(other[name], gradient, msg=name)
+
+
+def test_loss_by_hand() -> None:
+    """An untrained output that ignores everything gives log(V-2) for every word."""
+    decoder = CaptionDecoder(DecoderShape(words=9, channels=6, positions=4, units=8, heads=2))
+    with torch.no_grad():
+        decoder.embedding.weight.zero_()
+    tokens = pad_tokens([[[4, 5], [6]]], 20)
+    loss = TrainingLoss(decoder.eval(), 0.0)(torch.rand(1, 4, 6), tokens)
+    assert loss.item() == pytest.approx(5 * np.log(7), rel=1e-5)
+    advantage = torch.tensor([[1.0, -1.0]])
+    loss = TrainingLoss(decoder, 0.0)(torch.rand(1, 4, 6), tokens, advantage)
+    assert loss.item() == pytest.approx((3 - 2) * np.log(7), rel=1e-5)
+
+
+def test_pad_tokens() -> None:
+    tokens = pad_tokens([[[4, 5, 6], [7]], [[8]]], max_words=2)
+    assert tokens.tolist() == [
+        [[BOS, 4, 5], [BOS, 7, EOS]],
+        [[BOS, 8, EOS], [BOS, PAD, PAD]],
+    ]
+
+
+@pytest.mark.parametrize("stops", [[3], [1, 4, 6]])
+def test_killed_and_continued_equals_uninterrupted(stops: list[int], tmp_path: Path) -> None:
+    """Stops in the middle of both phases; dropout, averaging and sampling all at work."""
+    options = replace(
+        TINY, epochs=3, reward_epochs=2, batch=3, reward_batch=3, dropout=0.4, average=0.9,
+        label_smoothing=0.1, learning_rate=3e-3,
+    )  # fmt: skip
+    pairs = corpus(mirrored=True)
+    whole = train(pairs, pairs, tmp_path / "whole", options)
+
+    for stop in stops:
+        steps = iter(range(1000))
+        stopped = train(
+            pairs, pairs, tmp_path / "parts", options,
+            should_stop=lambda steps=steps, stop=stop: next(steps) >= stop,
+        )  # fmt: skip
+        assert not stopped.finished
+    parts = train(pairs, pairs, tmp_path / "parts", options)
+
+    assert parts.finished and len(parts.history) == len(whole.history) == 5
+    for mine, theirs in zip(parts.history, whole.history, strict=True):
+        assert {**asdict(mine), "seconds": 0} == {**asdict(theirs), "seconds": 0}
+    first = read_checkpoint(tmp_path / "whole" / CHECKPOINT)[1]
+    second = read_checkpoint(tmp_path / "parts" / CHECKPOINT)[1]
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_log_has_a_row_for_every_pass(tmp_path: Path) -> None:
+    pairs = corpus()
+    trained = train(pairs, pairs, tmp_path, replace(TINY, epochs=2, reward_epochs=1))
+    with open(tmp_path / LOG, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["phase"] for row in rows] == ["words", "words", "reward"]
+    assert float(rows[1]["cider"]) == trained.history[1].cider
+
+
+def test_reward_raises_the_reward(tmp_path: Path) -> None:
+    """Captions drawn after some steps of self-critical training score higher than before."""
+    pairs = corpus()
+    options = replace(TINY, epochs=20, reward_epochs=60, reward_learning_rate=2e-3)
+    trained = train(pairs, pairs, tmp_path, options)
+    rewards = [scores.loss for scores in trained.history if scores.phase == "reward"]
+    assert np.mean(rewards[-10:]) > np.mean(rewards[:10]) + 0.3
+
+
+def test_stops_early(tmp_path: Path) -> None:
+    pairs = corpus()
+    options = replace(TINY, epochs=30, learning_rate=0.0, patience=2)
+    assert len(train(pairs, pairs, tmp_path, options).history) == 3
+
+
+def test_refuses_other_options_and_other_files(tmp_path: Path) -> None:
+    pairs = corpus()
+    options = replace(TINY, epochs=1)
+    train(pairs, pairs, tmp_path, options)
+    with pytest.raises(InputError, match="units=32"):
+        train(pairs, pairs, tmp_path, replace(options, units=16))
+    fewer = Corpus(pairs.features[:7], pairs.captions[:7])
+    with pytest.raises(InputError, match="another corpus"):
+        train(fewer, fewer, tmp_path, options)
+    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="cannot be read"):
+        train(pairs, pairs, tmp_path, options)
+    with pytest.raises(InputError, match="corpus"):
+        Corpus(pairs.features, pairs.captions[:3])
+    with pytest.raises(OptionError, match="heads"):
+        TrainOptions(units=10, heads=4)
+
+
+def _train_in_process(rank: int, folder: Path, options: TrainOptions) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    pairs = corpus()
+    train(pairs, pairs, folder / "two", options)
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Batches of 3 leave a last one of 2 pictures, and 1 process without its share of words."""
+    options = replace(TINY, epochs=2, batch=3, learning_rate=1e-3)
+    mp.spawn(_train_in_process, args=(tmp_path, options), nprocs=2)
+    pairs = corpus()
+    train(pairs, pairs, tmp_path / "one", options)
+    header_one, one = read_checkpoint(tmp_path / "one" / CHECKPOINT)
+    header_two, two = read_checkpoint(tmp_path / "two" / CHECKPOINT)
+    assert header_one["position"]["step"] == header_two["position"]["step"] == 6
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=2e-4, rtol=1e-3, msg=name)
