@@ -1,9 +1,10 @@
-"""Neural style transfer on one pretrained convolutional backbone.
+"""Neural style transfer and captions from one pretrained convolutional backbone.
 
     import stylecap
 
     result = stylecap.stylize("photo.jpg", "night-swirls")
     result.save("painting.png")
+    print(stylecap.caption("photo.jpg").text)
 
 Everything is imported when it is first used, so that importing stylecap costs nothing.
 """
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from stylecap.api import StyleResult, inputs_from_record, mix_styles, stylize
+    from stylecap.api import StyleResult, caption, inputs_from_record, mix_styles, stylize
     from stylecap.backbone import BACKBONES, Backbone, layer_table, load_backbone
+    from stylecap.captioning.captioner import Caption, Captioner, CaptionWord, load_captioner
+    from stylecap.captioning.options import CaptionOptions
     from stylecap.errors import StylecapError
     from stylecap.progress import Progress
     from stylecap.record import RunRecord
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "BACKBONES": "stylecap.backbone",
     "Backbone": "stylecap.backbone",
+    "Caption": "stylecap.captioning.captioner",
+    "CaptionOptions": "stylecap.captioning.options",
+    "CaptionWord": "stylecap.captioning.captioner",
+    "Captioner": "stylecap.captioning.captioner",
     "PRESETS": "stylecap.style.options",
     "Progress": "stylecap.progress",
     "RunRecord": "stylecap.record",
@@ -36,9 +43,11 @@ _HOMES = {
     "StyleOptions": "stylecap.style.options",
     "StyleResult": "stylecap.api",
     "StylecapError": "stylecap.errors",
+    "caption": "stylecap.api",
     "inputs_from_record": "stylecap.api",
     "layer_table": "stylecap.backbone",
     "load_backbone": "stylecap.backbone",
+    "load_captioner": "stylecap.captioning.captioner",
     "mix_styles": "stylecap.api",
     "paint_style": "stylecap.style.builtin",
     "stylize": "stylecap.api",
@@ -49,6 +58,10 @@ __all__ = [
     "PRESETS",
     "STYLES",
     "Backbone",
+    "Caption",
+    "CaptionOptions",
+    "CaptionWord",
+    "Captioner",
     "Progress",
     "RunRecord",
     "Runtime",
@@ -56,9 +69,11 @@ __all__ = [
     "StyleResult",
     "StylecapError",
     "__version__",
+    "caption",
     "inputs_from_record",
     "layer_table",
     "load_backbone",
+    "load_captioner",
     "mix_styles",
     "paint_style",
     "stylize",

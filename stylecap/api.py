@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
+from stylecap.captioning.captioner import Caption, Captioner, load_captioner
+from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError
 from stylecap.images import (
     fit_long_side,
@@ -215,6 +217,33 @@ def mix_styles(
             on_progress=on_progress,
             should_stop=should_stop,
         ).image
+
+
+def caption(
+    image: Pictorial,
+    options: CaptionOptions | None = None,
+    *,
+    captioner: Captioner | None = None,
+    backbone: Backbone | None = None,
+) -> Caption:
+    """Describe a picture in one sentence.
+
+    Args:
+        image: what is shown.
+        options: `CaptionOptions()` if None.
+        captioner: loaded before, to be used again; else loaded by the options.
+        backbone: loaded before, perhaps for `stylize`; else the captioner's own kind is loaded.
+    Raises:
+        OptionError: the options' prefix holds a word that the captioner does not know.
+        InputError: the picture cannot be read, or the backbone is not the captioner's.
+        WeightsError: weights are missing or corrupt.
+    Source: Vinyals et al. 2015; Lu et al. 2017.
+    """
+    options = options or CaptionOptions()
+    captioner = captioner or load_captioner(options.backbone)
+    backbone = backbone or load_backbone(captioner.backbone_name, runtime=captioner.runtime)
+    seen = captioner.see(_picture(image, "content", []))
+    return captioner.describe(captioner.features(backbone, seen), options)[0]
 
 
 def inputs_from_record(

@@ -158,11 +158,17 @@ def test_sampling_is_repeatable_and_sharpens_to_greedy() -> None:
 
 
 def test_nucleus_by_hand() -> None:
-    log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    assert nucleus(log_probs, top_k=2)[0].tolist() == pytest.approx([0.625, 0.375, 0, 0])
-    assert nucleus(log_probs, top_p=0.6)[0].tolist() == pytest.approx([0.625, 0.375, 0, 0])
-    assert nucleus(log_probs, top_p=0.1)[0].tolist() == pytest.approx([1, 0, 0, 0])
-    assert nucleus(log_probs)[0].tolist() == pytest.approx([0.5, 0.3, 0.15, 0.05])
+    log_probs = torch.tensor([[0.15, 0.5, 0.05, 0.3]]).log()
+    for limits, expected in (
+        ({"top_k": 2}, [0.625, 0.375]),
+        ({"top_p": 0.6}, [0.625, 0.375, 0, 0]),
+        ({"top_p": 0.1}, [1, 0, 0, 0]),
+        ({"top_k": 3, "top_p": 0.6}, [0.625, 0.375, 0]),
+        ({}, [0.5, 0.3, 0.15, 0.05]),
+    ):
+        probs, words = nucleus(log_probs, **limits)
+        assert probs[0].tolist() == pytest.approx(expected)
+        assert words[0].tolist() == [1, 3, 0, 2][: len(expected)]
 
 
 def test_repeats_by_hand() -> None:

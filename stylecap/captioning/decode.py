@@ -77,8 +77,9 @@ def beam_search(
     """The most probable sentences found with ``beam`` candidates kept at every word.
 
     A sentence's score is its log-probability divided by (words + 1) ** length_penalty; 0 ranks
-    by probability alone, 1 by the mean per word. An image is done when no open candidate can
-    still beat the worst of its ``beam`` finished ones.
+    by probability alone, 1 by the mean per word. A sentence ends where its end is among the
+    ``beam`` best ways to go on; an image is done when no open candidate can still beat the worst
+    of its ``beam`` finished sentences.
 
     Args:
         begin: gives the state of ``images * n`` rows before ``<bos>``, n as asked.
@@ -105,24 +106,27 @@ def beam_search(
         log_probs = _allowed(log_probs, tokens, rules)  # (B*N, V)
         vocabulary = log_probs.shape[-1]
         joint = totals[..., None] + log_probs.view(images, -1, vocabulary)  # (B, N, V)
+        rows = joint.shape[1]
         norm = float((length + 1) ** length_penalty)
-        _collect(finished, joint[..., rules.eos], tokens, norm, beam)
         if length == rules.max_words:
+            _collect(finished, joint[..., rules.eos], torch.arange(rows), tokens, norm, beam)
             for image, sentences in enumerate(finished):
                 if not sentences:
                     sentences.append(_cut(image, totals, tokens, norm))
             return finished
-        joint[..., rules.eos] = -math.inf
         flat = joint.flatten(1)  # (B, N*V)
-        totals, picks = flat.topk(min(beam, flat.shape[1]))  # (B, K)
-        kept = picks.shape[1]
+        scores, picks = flat.topk(min(2 * beam, flat.shape[1]))  # (B, 2K): at most K of them end
+        words, parents = picks % vocabulary, picks.div(vocabulary, rounding_mode="floor")
+        ends = words == rules.eos
+        ended = scores.where(ends, -math.inf)[:, :beam]  # (B, K)
+        _collect(finished, ended, parents[:, :beam], tokens, norm, beam)
+        totals, places = scores.masked_fill(ends, -math.inf).topk(min(beam, scores.shape[1]))
         ceiling = totals[:, 0] / bound_length
         open_ = [
-            len(sentences) < beam or best > sentences[-1].score
+            best > (sentences[-1].score if len(sentences) == beam else -math.inf)
             for sentences, best in zip(finished, ceiling.tolist(), strict=True)
         ]
-        alive = torch.isfinite(totals[:, 0]).tolist()
-        if not any(o and a for o, a in zip(open_, alive, strict=True)):
+        if not any(open_):
             for image, sentences in enumerate(finished):
                 if not sentences:
                     raise ValueError(
@@ -130,13 +134,12 @@ def beam_search(
                         "banned"
                     )
             return finished
-        offsets = torch.arange(images, device=picks.device)[:, None] * (joint.shape[1])
-        parents = (picks.div(vocabulary, rounding_mode="floor") + offsets).flatten()  # (B*K,)
-        words = (picks % vocabulary).flatten()  # (B*K,)
-        tokens = torch.cat([tokens[parents], words[:, None]], dim=1)  # (B*K, T+1)
-        state = {name: value[parents] for name, value in state.items()}
-        log_probs, state = step(words, state)
-        totals = totals.view(images, kept)
+        offsets = torch.arange(images, device=picks.device)[:, None] * rows
+        kept = (parents.gather(1, places) + offsets).flatten()  # (B*K,)
+        chosen = words.gather(1, places).flatten()  # (B*K,)
+        tokens = torch.cat([tokens[kept], chosen[:, None]], dim=1)  # (B*K, T+1)
+        state = {name: value[kept] for name, value in state.items()}
+        log_probs, state = step(chosen, state)
 
 
 def greedy_search(begin: Begin, step: Step, images: int, rules: Rules) -> list[list[Sentence]]:
@@ -181,29 +184,34 @@ def sample(
         raise ValueError(f"top_p: expected above 0 and at most 1, got {top_p}")
 
     def draw(log_probs: Tensor) -> Tensor:
-        probs = nucleus(log_probs / temperature, top_k=top_k, top_p=top_p)
-        return torch.multinomial(probs, 1, generator=generator).squeeze(1)
+        probs, words = nucleus(log_probs / temperature, top_k=top_k, top_p=top_p)
+        places = torch.multinomial(probs, 1, generator=generator)  # (R, 1)
+        return words.gather(1, places).squeeze(1)
 
     drawn = _walk(begin, step, images, count, rules, draw)
     return [sorted(sentences, key=lambda s: -s.log_prob) for sentences in drawn]
 
 
-def nucleus(log_probs: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """(R, V) log-scores to (R, V) probabilities with the tail cut off, summing to one.
+def nucleus(log_probs: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cut the tail off a distribution: first all but ``top_k`` words, then what top_p leaves.
 
     The most probable word always stays, so does the one that crosses ``top_p``.
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1.
+
+    Args:
+        log_probs: (R, V) log-scores.
+        top_k: words to keep; 0 means all, K = V.
+        top_p: probability that the words kept reach together.
+    Returns:
+        (R, K) probabilities that sum to one, highest first, and the words they belong to.
     """
-    probs = log_probs.softmax(-1)  # (R, V)
-    if 0 < top_k < probs.shape[-1]:
-        floor = probs.topk(top_k).values[:, -1:]
-        probs = probs.where(probs >= floor, 0.0)
+    size = log_probs.shape[-1]
+    scores, words = log_probs.topk(min(top_k or size, size))  # (R, K)
+    probs = scores.softmax(-1)
     if top_p < 1:
-        ranked, order = probs.sort(stable=True, dim=-1, descending=True)
-        before = ranked.cumsum(-1) - ranked
-        ranked = ranked.where(before < top_p, 0.0)
-        probs = torch.zeros_like(probs).scatter(-1, order, ranked)
-    return probs / probs.sum(-1, keepdim=True)
+        before = probs.cumsum(-1) - probs
+        probs = probs.where(before < top_p, 0.0)
+    return probs / probs.sum(-1, keepdim=True), words
 
 
 def repeats(tokens: Tensor, run: int) -> tuple[Tensor, Tensor]:
@@ -260,21 +268,23 @@ def _allowed(log_probs: Tensor, tokens: Tensor, rules: Rules) -> Tensor:
 
 
 def _collect(
-    finished: list[list[Sentence]], ends: Tensor, tokens: Tensor, norm: float, beam: int
+    finished: list[list[Sentence]],
+    ends: Tensor,
+    parents: Tensor,
+    tokens: Tensor,
+    norm: float,
+    beam: int,
 ) -> None:
-    """File the sentences that end here; keep the best ``beam`` of each image."""
-    rows = ends.shape[1]
-    values = ends.tolist()
-    for image, sentences in enumerate(finished):
-        worst = sentences[-1].score if len(sentences) == beam else -math.inf
-        before = len(sentences)
-        for row, log_prob in enumerate(values[image]):
-            if log_prob / norm > worst:
-                words = tuple(tokens[image * rows + row].tolist())
-                sentences.append(Sentence(words, log_prob, log_prob / norm))
-        if len(sentences) > before:
-            sentences.sort(key=lambda sentence: -sentence.score)
-            del sentences[beam:]
+    """File the sentences that end here, (B, K) log-probabilities; keep each image's best."""
+    rows = tokens.shape[0] // len(finished)
+    for image, place in torch.isfinite(ends).nonzero().tolist():
+        row = int(parents.expand_as(ends)[image, place])
+        log_prob = float(ends[image, place])
+        words = tuple(tokens[image * rows + row].tolist())
+        finished[image].append(Sentence(words, log_prob, log_prob / norm))
+    for sentences in finished:
+        sentences.sort(key=lambda sentence: -sentence.score)
+        del sentences[beam:]
 
 
 def _cut(image: int, totals: Tensor, tokens: Tensor, norm: float) -> Sentence:

@@ -80,6 +80,12 @@ class TrainOptions:
     reward_epochs: int = option(20, "Passes with CIDEr-D as reward.", minimum=0)
     reward_batch: int = option(32, "Pictures a step of these passes.", minimum=1)
     reward_samples: int = option(5, "Captions drawn for a picture.", minimum=2)
+    reward_top_k: int = option(
+        8,
+        "They are drawn among this many words at each place; 0 for all.",
+        minimum=0,
+        advanced=True,
+    )
     reward_learning_rate: float = option(5e-5, "Their step size.", minimum=0)
     patience: int = option(5, "Passes without a better CIDEr-D until it stops.", minimum=1)
     beam: int = option(3, "Beam of the validation.", minimum=1, advanced=True)

@@ -478,6 +478,8 @@ class _Training:
         Source: Rennie et al. 2017, "Self-critical Sequence Training"; the baseline is the mean
         of a picture's other samples (Luo 2020, "A Better Variant of Self-Critical Sequence
         Training"), document frequencies come from the training set and ``<eos>`` is a word.
+        Drawn among the likeliest words only: after label smoothing the tail is noise, and drawing
+        from it teaches to stop early rather than to describe.
         """
         if self._reward is None:
             self._reward = _Reward(self.training.captions)
@@ -497,6 +499,7 @@ class _Training:
                 len(indices),
                 rules,
                 count=count,
+                top_k=self.options.reward_top_k,
             )
         captions = [[list(sentence.tokens) for sentence in each] for each in drawn]
         rewards = torch.tensor(
