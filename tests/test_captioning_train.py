@@ -11,14 +11,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
+from stylecap.captioning.objective import CaptionLoss, pad_tokens
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.train import (
     CHECKPOINT,
     LOG,
     Corpus,
-    TrainingLoss,
     describe_features,
-    pad_tokens,
     read_checkpoint,
     train,
 )
@@ -37,7 +36,7 @@ SENTENCES = (
     "people walk",
 )
 TINY = TrainOptions(
-    units=32, heads=4, dropout=0.0, min_count=1, epochs=60, reward_epochs=0, batch=8, warmup=5,
+    units=32, heads=4, dropout=0.0, min_count=1, epochs=100, reward_epochs=0, batch=8, warmup=5,
     learning_rate=1e-2, label_smoothing=0.0, average=0.0, patience=100, save_every=1000,
 )  # fmt: skip
 
@@ -63,7 +62,7 @@ def test_overfits_eight_pairs_to_the_letter(decoder: str, tmp_path: Path) -> Non
 def test_padding_gets_no_gradient() -> None:
     torch.manual_seed(0)
     decoder = CaptionDecoder(DecoderShape(words=9, channels=6, positions=4, units=8, heads=2))
-    loss = TrainingLoss(decoder.eval(), label_smoothing=0.1)
+    loss = CaptionLoss(decoder.eval(), label_smoothing=0.1)
     features = torch.rand(2, 4, 6)
     short = pad_tokens([[[4, 5]], [[6, 7, 8]]], 20)
     long = torch.cat([short, torch.full((2, 1, 6), PAD)], dim=2)
@@ -71,7 +70,7 @@ def test_padding_gets_no_gradient() -> None:
     gradients = []
     for tokens in (short, long, extra):
         decoder.zero_grad()
-        loss(features, tokens).backward()
+        loss(features, tokens)[0].backward()
         assert decoder.embedding.weight.grad is not None
         assert not decoder.embedding.weight.grad[PAD].any()
         gradients.append({n: p.grad.clone() for n, p in decoder.named_parameters()})
@@ -86,11 +85,32 @@ def test_loss_by_hand() -> None:
     with torch.no_grad():
         decoder.embedding.weight.zero_()
     tokens = pad_tokens([[[4, 5], [6]]], 20)
-    loss = TrainingLoss(decoder.eval(), 0.0)(torch.rand(1, 4, 6), tokens)
+    loss, words, reward = CaptionLoss(decoder.eval())(torch.rand(1, 4, 6), tokens)
     assert loss.item() == pytest.approx(5 * np.log(7), rel=1e-5)
-    advantage = torch.tensor([[1.0, -1.0]])
-    loss = TrainingLoss(decoder, 0.0)(torch.rand(1, 4, 6), tokens, advantage)
-    assert loss.item() == pytest.approx((3 - 2) * np.log(7), rel=1e-5)
+    assert (words.item(), reward.item()) == (5, 0)
+
+
+def test_policy_gradient_by_hand() -> None:
+    """Equal rewards teach nothing; different ones raise what was better."""
+    torch.manual_seed(0)
+    decoder = CaptionDecoder(DecoderShape(words=9, channels=6, positions=4, units=8, heads=2))
+    objective = CaptionLoss(decoder, samples=3, max_words=4)
+    drawn: list[list[tuple[int, ...]]] = []
+
+    def judge(captions: list[list[tuple[int, ...]]]) -> torch.Tensor:
+        drawn.extend(captions)
+        return torch.tensor([[1.0, 0.0, 0.5]])
+
+    features = torch.rand(1, 4, 6)
+    objective(features, judge=lambda captions: torch.ones(1, 3))[0].backward()
+    assert not any(p.grad is not None and p.grad.any() for p in decoder.parameters())
+    loss, words, reward = objective(features, judge=judge)
+    assert words.item() == sum(min(len(tokens) + 1, 5) for tokens in drawn[0])
+    assert reward.item() == pytest.approx(0.5)
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in decoder.parameters())
+    with pytest.raises(ValueError, match="neither"):
+        objective(features)
 
 
 def test_pad_tokens() -> None:

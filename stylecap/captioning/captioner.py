@@ -165,7 +165,7 @@ class Captioner:
             return greedy_search(begin, step, images, rules)
         if options.method == "sample":
             generator = torch.Generator(self.runtime.torch_device).manual_seed(options.seed)
-            return sample(
+            drawn = sample(
                 begin,
                 step,
                 images,
@@ -176,6 +176,7 @@ class Captioner:
                 top_p=options.top_p,
                 generator=generator,
             )
+            return [sorted(each, key=lambda sentence: -sentence.log_prob) for each in drawn]
         penalty = self.length_penalty if options.length_penalty is None else options.length_penalty
         return beam_search(begin, step, images, rules, beam=options.beam, length_penalty=penalty)
 

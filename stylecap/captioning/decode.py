@@ -159,7 +159,7 @@ def sample(
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> list[list[Sentence]]:
-    """Draw ``count`` sentences an image, the most probable first.
+    """Draw ``count`` sentences an image, in the order drawn.
 
     Args:
         begin: gives the state of ``images * n`` rows before ``<bos>``, n as asked.
@@ -188,8 +188,7 @@ def sample(
         places = torch.multinomial(probs, 1, generator=generator)  # (R, 1)
         return words.gather(1, places).squeeze(1)
 
-    drawn = _walk(begin, step, images, count, rules, draw)
-    return [sorted(sentences, key=lambda s: -s.log_prob) for sentences in drawn]
+    return _walk(begin, step, images, count, rules, draw)
 
 
 def nucleus(log_probs: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -21,21 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from stylecap.captioning.decode import Rules, beam_search, sample
+from stylecap.captioning.decode import Rules, beam_search
 from stylecap.captioning.metrics import CiderD, bleu, rouge_l
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
+from stylecap.captioning.objective import CaptionLoss, CiderJudge, Judge, pad_tokens
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.vocabulary import (
     BOS,
     EOS,
-    FIRST_PREDICTED,
-    PAD,
     UNK,
     Vocabulary,
     mirrored_words,
@@ -127,59 +125,6 @@ class Trained:
     vocabulary: Vocabulary
     history: tuple[Scores, ...]
     finished: bool
-
-
-class TrainingLoss(nn.Module):
-    """The objective, summed over words; a module so that gradients can be shared by DDP."""
-
-    def __init__(self, decoder: CaptionDecoder, label_smoothing: float) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self.label_smoothing = label_smoothing
-
-    def forward(self, features: Tensor, tokens: Tensor, advantage: Tensor | None = None) -> Tensor:
-        """Cross-entropy, or its policy gradient.
-
-        Args:
-            features: (B, P, C).
-            tokens: (B, N, T+1) ids, ``<bos>`` first, ``<pad>`` behind the end.
-            advantage: (B, N) how much better than expected each caption was; if given, the
-                loss is minus the sum of advantage times log-probability (REINFORCE).
-        Returns:
-            The sum over all words that are not ``<pad>``, a scalar.
-        """
-        targets = tokens[..., 1:]  # (B, N, T)
-        counts = targets != PAD
-        output, _ = self.decoder(self.decoder.look(features), tokens[..., :-1])  # (B, N, T, D)
-        logits = self.decoder.logits(output[counts]).float()  # (M, V-2)
-        wanted = targets[counts] - FIRST_PREDICTED  # (M,)
-        if advantage is None:
-            return F.cross_entropy(
-                logits, wanted, label_smoothing=self.label_smoothing, reduction="sum"
-            )
-        weights = advantage[..., None].expand_as(targets)[counts]  # (M,)
-        return (F.cross_entropy(logits, wanted, reduction="none") * weights).sum()
-
-
-def pad_tokens(captions: Sequence[Sequence[Sequence[int]]], max_words: int) -> Tensor:
-    """Captions of B pictures to (B, N, T+1) ids, with ``<bos>``, ``<eos>`` and ``<pad>``.
-
-    Pictures with fewer captions than others get empty rows, all ``<pad>`` behind ``<bos>``.
-    Captions longer than ``max_words`` are cut, and have no ``<eos>`` then.
-    """
-    rows = [[[*words[:max_words], EOS][: max_words + 1] for words in each] for each in captions]
-    for row, each in zip(rows, captions, strict=True):
-        for index, words in enumerate(each):
-            if len(words) > max_words:
-                row[index] = list(words[:max_words])
-    count = max(len(row) for row in rows)
-    length = max((len(words) for row in rows for words in row), default=0)
-    tokens = torch.full((len(rows), count, length + 1), PAD)
-    tokens[..., 0] = BOS
-    for i, row in enumerate(rows):
-        for j, words in enumerate(row):
-            tokens[i, j, 1 : len(words) + 1] = torch.tensor(words, dtype=torch.long)
-    return tokens
 
 
 def describe_features(
@@ -282,7 +227,13 @@ class _Training:
         )
         torch.manual_seed(options.seed)
         self.decoder = CaptionDecoder(self.shape).to(self.device)
-        loss = TrainingLoss(self.decoder, options.label_smoothing)
+        loss = CaptionLoss(
+            self.decoder,
+            label_smoothing=options.label_smoothing,
+            samples=options.reward_samples,
+            top_k=options.reward_top_k,
+            max_words=options.max_words,
+        )
         self.loss: nn.Module = DistributedDataParallel(loss) if self.distributed else loss
         self.averaged = {n: p.detach().clone() for n, p in self.decoder.named_parameters()}
         self.best = {n: p.clone() for n, p in self.averaged.items()}
@@ -300,7 +251,7 @@ class _Training:
                     for each in training.captions
                 ]
             )
-        self._reward: _Reward | None = None
+        self._judge: CiderJudge | None = None
 
     def _optimizer(self) -> torch.optim.Adam:
         return torch.optim.Adam(self.decoder.parameters(), lr=0.0, betas=(0.9, 0.98))
@@ -410,24 +361,23 @@ class _Training:
         features = torch.from_numpy(
             np.stack([self._features(i, m) for i, m in zip(indices, mirrored, strict=True)])
         ).to(self.device)
+        tokens, judge = None, None
         if self.at.phase == "words":
             captions = [self.encoded[int(m)][i] for i, m in zip(indices, mirrored, strict=True)]
             tokens = pad_tokens(captions, self.options.max_words).to(self.device)
-            advantage, reward = None, 0.0
         else:
-            tokens, advantage, reward = self._explore(features, indices, mirrored)
-        words = float((tokens[..., 1:] != PAD).sum()) * present
+            judge = self._judged(indices, mirrored)
         self.decoder.train()
-        self.decoder.drop.p = self.options.dropout if self.at.phase == "words" else 0.0
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
         ):
-            loss = self.loss(features, tokens, advantage) * present
-        sums = torch.tensor([float(loss.detach()), words, reward * present, len(indices) * present])
+            loss, words, reward = self.loss(features, tokens, judge)
+        loss = loss * present
+        pictures = torch.tensor(float(len(indices)), device=self.device)
+        sums = torch.stack([loss.detach(), words.float(), reward, pictures]) * present
         if self.distributed:
-            sums = sums.to(self.device)
             dist.all_reduce(sums)
-        total, count, rewards, pictures = sums.tolist()
+        total, count, rewards, seen = sums.tolist()
         self.optimizer.zero_grad(set_to_none=True)
         (loss * (self.world / max(count, 1.0))).backward()
         nn.utils.clip_grad_norm_(self.decoder.parameters(), self.options.clip)
@@ -435,9 +385,7 @@ class _Training:
             group["lr"] = self._learning_rate()
         self.optimizer.step()
         self._average()
-        if self.at.phase == "words":
-            return total, count
-        return rewards, pictures
+        return (total, count) if judge is None else (rewards, seen)
 
     def _features(self, index: int, mirrored: bool) -> np.ndarray:
         source = self.training.mirrored if mirrored else self.training.features
@@ -470,47 +418,24 @@ class _Training:
         for name, weight in target.items():
             weight.copy_(source[name])
 
-    def _explore(
-        self, features: Tensor, indices: list[int], mirrored: list[bool]
-    ) -> tuple[Tensor, Tensor, float]:
-        """Draw captions and compare them: tokens, advantages (B, N), summed mean reward.
+    def _judged(self, indices: list[int], mirrored: list[bool]) -> Judge:
+        """Rewards captions of these pictures."""
+        if self._judge is None:
+            self._judge = CiderJudge(self.training.captions)
+        judge = self._judge
 
-        Source: Rennie et al. 2017, "Self-critical Sequence Training"; the baseline is the mean
-        of a picture's other samples (Luo 2020, "A Better Variant of Self-Critical Sequence
-        Training"), document frequencies come from the training set and ``<eos>`` is a word.
-        Drawn among the likeliest words only: after label smoothing the tail is noise, and drawing
-        from it teaches to stop early rather than to describe.
-        """
-        if self._reward is None:
-            self._reward = _Reward(self.training.captions)
-        self.decoder.eval()
-        count = self.options.reward_samples
-        rules = Rules(BOS, EOS, banned=(UNK,), max_words=self.options.max_words, no_repeat=0)
-        with (
-            torch.no_grad(),
-            torch.autocast(
-                self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
-            ),
-        ):
-            scene = self.decoder.look(features)
-            drawn = sample(
-                lambda rows: self.decoder.begin(scene, rows // len(indices)),
-                lambda tokens, state: self.decoder.step(scene, tokens, state),
-                len(indices),
-                rules,
-                count=count,
-                top_k=self.options.reward_top_k,
-            )
-        captions = [[list(sentence.tokens) for sentence in each] for each in drawn]
-        rewards = torch.tensor(
-            [
-                [self._reward(self.vocabulary.decode(t), len(t) < rules.max_words, i, m) for t in c]
-                for c, i, m in zip(captions, indices, mirrored, strict=True)
-            ]
-        )  # (B, N)
-        advantage = (rewards - rewards.mean(1, keepdim=True)) * (count / (count - 1))
-        tokens = pad_tokens(captions, self.options.max_words)
-        return tokens.to(self.device), advantage.to(self.device), float(rewards.mean(1).sum())
+        def rewards(captions: list[list[tuple[int, ...]]]) -> Tensor:
+            return torch.tensor(
+                [
+                    [
+                        judge(self.vocabulary.decode(t), len(t) < self.options.max_words, i, m)
+                        for t in drawn
+                    ]
+                    for drawn, i, m in zip(captions, indices, mirrored, strict=True)
+                ]
+            )  # (B, N)
+
+        return rewards
 
     # validation
 
@@ -654,24 +579,6 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: expected a training checkpoint of format {_FORMAT}; start in another folder"
         )
     return header, tensors
-
-
-class _Reward:
-    """CIDEr-D against a training picture's captions, ``<eos>`` counted as a word."""
-
-    def __init__(self, captions: Sequence[Sequence[Sequence[str]]]) -> None:
-        ended = [[[*words, "<eos>"] for words in each] for each in captions]
-        self._scorer = CiderD(ended)
-        self._plain = [self._scorer.prepare(each) for each in ended]
-        swapped = [[mirrored_words(words) for words in each] for each in ended]
-        self._mirrored = [
-            self._scorer.prepare(other) if other != each else plain
-            for each, other, plain in zip(ended, swapped, self._plain, strict=True)
-        ]
-
-    def __call__(self, words: list[str], ended: bool, index: int, mirrored: bool) -> float:
-        references = (self._mirrored if mirrored else self._plain)[index]
-        return self._scorer.score([*words, "<eos>"] if ended else words, references)
 
 
 def _seed(*numbers: int) -> int:
