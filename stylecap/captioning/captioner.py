@@ -199,22 +199,22 @@ class Captioner:
         """Read the best sentences once more, to see each word's probability and attention."""
         best = [sentences[0].tokens for sentences in found]
         length = max(map(len, best))
-        tokens = torch.full((len(best), 1, length + 1), PAD)
-        tokens[:, 0, 0] = BOS
+        tokens = torch.full((len(best), length + 1), PAD)
+        tokens[:, 0] = BOS
         for row, ids in enumerate(best):
-            tokens[row, 0, 1 : len(ids) + 1] = torch.tensor(ids, dtype=torch.long)
+            tokens[row, 1 : len(ids) + 1] = torch.tensor(ids, dtype=torch.long)
         tokens = tokens.to(self.runtime.torch_device)
         told, looked = [], []
-        for decoder, scene in zip(self.decoders, scenes, strict=True):
-            output, attention = decoder(scene, tokens, with_attention=True)
-            told.append(decoder.log_probs(output[:, 0]))  # (B, T, V)
+        for stepper, scene in zip(self._steppers, scenes, strict=True):
+            log_probs, attention = stepper.read(scene, tokens)  # (B, T, V), (B, T, P)
+            told.append(log_probs)
             if attention is not None:
-                looked.append(attention[:, 0])  # (B, T, P)
+                looked.append(attention)
         probs = _mean_probability(told).exp()  # (B, T, V)
         shown = probs.clone()
         shown[..., [UNK, EOS]] = 0
         top = shown.topk(min(_NEIGHBOURS, shown.shape[-1]), dim=-1)
-        chosen = probs[:, :-1].gather(-1, tokens[:, 0, 1:, None])[..., 0].tolist()
+        chosen = probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0].tolist()
         top_probs, top_ids = top.values.tolist(), top.indices.tolist()
         attention = torch.stack(looked).mean(0).cpu() if looked else None
         side = self.view.grid

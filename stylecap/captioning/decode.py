@@ -78,8 +78,9 @@ def beam_search(
 
     A sentence's score is its log-probability divided by (words + 1) ** length_penalty; 0 ranks
     by probability alone, 1 by the mean per word. A sentence ends where its end is among the
-    ``beam`` best ways to go on; an image is done when no open candidate can still beat the worst
-    of its ``beam`` finished sentences.
+    ``beam`` best ways to go on; an image is done when it has ``beam`` sentences and no open
+    candidate has a better score than the worst of them. (A longer one might still get there
+    where the penalty is above 0; waiting for it doubles the time and changes few captions.)
 
     Args:
         begin: gives the state of ``images * n`` rows before ``<bos>``, n as asked.
@@ -100,7 +101,6 @@ def beam_search(
     tokens, totals, log_probs, state = _start(begin, step, images, rules)
     totals = totals[:, None]  # (B, N), N = 1 at first
     finished: list[list[Sentence]] = [[] for _ in range(images)]
-    bound_length = (rules.max_words + 1) ** length_penalty
     while True:
         length = tokens.shape[1]
         log_probs = _allowed(log_probs, tokens, rules)  # (B*N, V)
@@ -121,12 +121,11 @@ def beam_search(
         ended = scores.where(ends, -math.inf)[:, :beam]  # (B, K)
         _collect(finished, ended, parents[:, :beam], tokens, norm, beam)
         totals, places = scores.masked_fill(ends, -math.inf).topk(min(beam, scores.shape[1]))
-        ceiling = totals[:, 0] / bound_length
-        open_ = [
-            best > (sentences[-1].score if len(sentences) == beam else -math.inf)
-            for sentences, best in zip(finished, ceiling.tolist(), strict=True)
-        ]
-        if not any(open_):
+        going_on = any(
+            best / norm > (sentences[-1].score if len(sentences) == beam else -math.inf)
+            for sentences, best in zip(finished, totals[:, 0].tolist(), strict=True)
+        )
+        if not going_on:
             for image, sentences in enumerate(finished):
                 if not sentences:
                     raise ValueError(

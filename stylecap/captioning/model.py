@@ -273,6 +273,29 @@ class Stepper:
 
     def step(self, scene: Scene, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """One word further: (R,) ids to (R, V) log-probabilities, R = B * N rows."""
+        state = self._advance(tokens, state)
+        rows = state["hidden"].view(scene.glance.shape[0], -1, self.units)  # (B, N, D)
+        return self._predict(scene, rows)[0].flatten(0, 1), state
+
+    def read(self, scene: Scene, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Teacher forcing: what is predicted after every word of one caption an image.
+
+        Args:
+            scene: of B images.
+            tokens: (B, T) ids, ``<bos>`` first.
+        Returns:
+            (B, T, V) log-probabilities, and (B, T, P) attention over positions, mean of the
+            heads, or None for the plain kind.
+        """
+        state = self.begin(scene, 1)
+        hidden = []
+        for words in tokens.T:
+            state = self._advance(words, state)
+            hidden.append(state["hidden"])
+        return self._predict(scene, torch.stack(hidden, dim=1))
+
+    def _advance(self, tokens: Tensor, state: State) -> State:
+        """One step of the LSTM: (R,) ids to (R, D) hidden outputs and cells."""
         gates = self.table[tokens] + self._linear(state["hidden"], self.recurrent)  # (R, 4D)
         if self.attentive:
             gates = gates + state["gates"]
@@ -280,26 +303,30 @@ class Stepper:
         cell = torch.sigmoid(forget) * state["cell"]
         cell = torch.addcmul(cell, torch.sigmoid(write), torch.tanh(candidate))  # (R, D)
         hidden = torch.sigmoid(show) * torch.tanh(cell)  # (R, D)
-        advanced = {**state, "hidden": hidden, "cell": cell}
-        mixed = self._linear(hidden, self.from_hidden, self.hidden_bias)  # (R, 3D or D)
-        if self.attentive:
-            mixed = self._attend(scene, mixed)  # (R, D)
-        logits = self._linear(torch.tanh(mixed), self.output, self.output_bias)  # (R, V-2)
-        log_probs = F.log_softmax(logits, dim=-1)
-        return F.pad(log_probs, (FIRST_PREDICTED, 0), value=-math.inf), advanced
+        return {**state, "hidden": hidden, "cell": cell}
 
-    def _attend(self, scene: Scene, mixed: Tensor) -> Tensor:
-        """(R, 3D) query, sentinel and hidden part of the output to the whole output (R, D)."""
-        rows = mixed.view(scene.glance.shape[0], -1, 3 * self.units)  # (B, N, 3D)
+    def _predict(self, scene: Scene, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) LSTM outputs to (B, N, V) log-probabilities and (B, N, P) attention."""
+        mixed = self._linear(hidden, self.from_hidden, self.hidden_bias)  # (B, N, 3D or D)
+        attention = None
+        if self.attentive:
+            mixed, attention = self._attend(scene, mixed)  # (B, N, D), (B, N, P)
+        logits = self._linear(torch.tanh(mixed), self.output, self.output_bias)  # (B, N, V-2)
+        log_probs = F.log_softmax(logits, dim=-1)
+        return F.pad(log_probs, (FIRST_PREDICTED, 0), value=-math.inf), attention
+
+    def _attend(self, scene: Scene, mixed: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, 3D) query, sentinel and hidden part of the output to the whole output."""
         query, sentinel = (  # (B, H, N, D/H) each
-            part.view(*part.shape[:2], self.heads, -1).transpose(1, 2)
-            for part in rows[..., : 2 * self.units].chunk(2, dim=-1)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in mixed[..., : 2 * self.units].chunk(2, dim=-1)
         )
         scores = torch.cat([query @ scene.keys, (query * sentinel).sum(-1, keepdim=True)], -1)
         weights = F.softmax(scores * query.shape[-1] ** -0.5, dim=-1)  # (B, H, N, P+1)
         context = torch.addcmul(weights[..., :-1] @ scene.values, weights[..., -1:], sentinel)
-        context = context.transpose(1, 2).reshape(-1, self.units)  # (R, D)
-        return mixed[:, 2 * self.units :] + self._linear(context, self.from_context)
+        context = context.transpose(1, 2).flatten(2)  # (B, N, D)
+        mixed = mixed[..., 2 * self.units :] + self._linear(context, self.from_context)
+        return mixed, weights[..., :-1].mean(1)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x.to(self.dtype), weight, bias).float()
