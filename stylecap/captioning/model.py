@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from stylecap.captioning.vocabulary import FIRST_PREDICTED, PAD
 from stylecap.options import option, validate
@@ -144,25 +145,29 @@ class CaptionDecoder(nn.Module):
             tokens: (B, N, T) ids, ``<bos>`` first, padded with ``<pad>`` at the end.
             with_attention: also give the attention over positions, mean of the heads.
         Returns:
-            (B, N, T, D) for `logits`, and (B, N, T, P) or None. Rows of attention sum to one
-            minus the sentinel's share. Outputs at a position depend only on words up to it.
+            (B, N, T, D) for `logits`, zero behind the end, and (B, N, T, P) or None. Rows of
+            attention sum to one minus the sentinel's share. Outputs at a position depend only
+            on words up to it.
         """
         batch, captions, length = tokens.shape
-        embedded = self.drop(self.embedding(tokens.flatten(0, 1)))  # (BN, T, D)
-        glance = self._per_row(scene.glance, captions)  # (BN, D)
+        lengths = (tokens != PAD).sum(-1).flatten().clamp_min(1).cpu()  # (BN,)
+        numbers = torch.arange(tokens.numel(), device=tokens.device).view(-1, length)  # (BN, T)
+        packed = pack_padded_sequence(numbers, lengths, batch_first=True, enforce_sorted=False)
+        places = packed.data  # (M,) where the M words that are no padding stand
+        embedded = self.drop(self.embedding(tokens.flatten()[places]))  # (M, D)
+        glance = scene.glance[places // (captions * length)]  # (M, D)
+        memory = None
         if self.shape.kind == "plain":
-            steps = torch.cat([glance[:, None], embedded], dim=1)  # (BN, 1+T, D)
-            hidden = self.lstm(steps)[0][:, 1:]  # (BN, T, D)
+            first = self.begin(scene, captions)
+            memory = (first["hidden"][None], first["cell"][None])
         else:
-            repeated = glance[:, None].expand_as(embedded)  # (BN, T, D)
-            embedded = torch.cat([embedded, repeated], dim=-1)  # (BN, T, 2D)
-            hidden = self.lstm(embedded)[0]  # (BN, T, D)
-        rows = hidden.reshape(batch, captions * length, -1)  # (B, NT, D)
-        output, attention = self._attend(scene, rows, with_attention)
-        output = output.reshape(batch, captions, length, -1)  # (B, N, T, D)
-        if attention is not None:
-            attention = attention.reshape(batch, captions, length, -1)  # (B, N, T, P)
-        return output, attention
+            embedded = torch.cat([embedded, glance], dim=-1)  # (M, 2D)
+        hidden = self.lstm(packed._replace(data=embedded), memory)[0].data  # (M, D)
+        output, attention = self._attend(scene, hidden, places, tokens.numel())
+        output = _spread(output, places, tokens.numel()).view(*tokens.shape, -1)  # (B, N, T, D)
+        if attention is None or not with_attention:
+            return output, None
+        return output, attention.view(*tokens.shape, -1)  # (B, N, T, P)
 
     def logits(self, output: Tensor) -> Tensor:
         """(..., D) to (..., V-2): scores of every word but ``<pad>`` and ``<bos>``."""
@@ -190,9 +195,9 @@ class CaptionDecoder(nn.Module):
             glance = self._per_row(scene.glance, tokens.shape[0] // batch)  # (R, D)
             embedded = torch.cat([embedded, glance], dim=-1)  # (R, 2D)
         state = self._advance(embedded, state)
-        rows = state["hidden"].reshape(batch, -1, self.shape.units)  # (B, N, D)
-        output, _ = self._attend(scene, rows, False)
-        return self.log_probs(output.flatten(0, 1)), state
+        every = torch.arange(len(tokens), device=tokens.device)
+        output, _ = self._attend(scene, state["hidden"], every, len(tokens))  # (R, D)
+        return self.log_probs(output), state
 
     def _advance(self, inputs: Tensor, state: State) -> State:
         memory = (state["hidden"][None], state["cell"][None])
@@ -200,30 +205,47 @@ class CaptionDecoder(nn.Module):
         return {"hidden": hidden[0], "cell": cell[0]}
 
     def _attend(
-        self, scene: Scene, hidden: Tensor, with_attention: bool
+        self, scene: Scene, hidden: Tensor, places: Tensor, slots: int
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, M, D) LSTM outputs to (B, M, D) outputs and, on request, (B, M, P) attention."""
+        """What is said after each word.
+
+        Args:
+            scene: of B images.
+            hidden: (M, D) LSTM outputs.
+            places: (M,) slots in which they stand.
+            slots: in all, the same number for every image; those of an image side by side.
+        Returns:
+            (M, D) outputs and, for the attentive kind, (slots, P) attention, mean of the heads.
+        """
         hidden = self.drop(hidden)
         if self.shape.kind == "plain":
             return self.drop(torch.tanh(self.fuse(hidden))), None
-        query = self._heads(self.query(hidden))  # (B, H, M, D/H)
-        sentinel = self._heads(self.sentinel(hidden))  # (B, H, M, D/H)
+        query, sentinel = (  # (B, H, S, D/H) each, S slots of an image
+            self._heads(
+                _spread(projected, places, slots).view(len(scene.keys), -1, self.shape.units)
+            )
+            for projected in (self.query(hidden), self.sentinel(hidden))
+        )
         scores = torch.cat(
             [query @ scene.keys, (query * sentinel).sum(-1, keepdim=True)], dim=-1
-        )  # (B, H, M, P+1)
-        weights = F.softmax(scores * query.shape[-1] ** -0.5, dim=-1)  # (B, H, M, P+1)
+        )  # (B, H, S, P+1)
+        weights = F.softmax(scores * query.shape[-1] ** -0.5, dim=-1)  # (B, H, S, P+1)
         context = weights[..., :-1] @ scene.values + weights[..., -1:] * sentinel
-        context = context.transpose(1, 2).flatten(2)  # (B, M, D)
-        output = torch.tanh(self.fuse(torch.cat([hidden, context], dim=-1)))  # (B, M, D)
-        attention = weights[..., :-1].mean(1) if with_attention else None  # (B, M, P)
-        return self.drop(output), attention
+        context = context.transpose(1, 2).reshape(slots, -1)[places]  # (M, D)
+        output = torch.tanh(self.fuse(torch.cat([hidden, context], dim=-1)))  # (M, D)
+        return self.drop(output), weights[..., :-1].mean(1).flatten(0, 1)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.shape.heads, -1).transpose(1, 2)  # (B, H, M, D/H)
+        return x.view(*x.shape[:2], self.shape.heads, -1).transpose(1, 2)  # (B, H, S, D/H)
 
     @staticmethod
     def _per_row(x: Tensor, captions: int) -> Tensor:
         return x.repeat_interleave(captions, dim=0)
+
+
+def _spread(rows: Tensor, places: Tensor, slots: int) -> Tensor:
+    """(M, D) rows to (slots, D), each at its place and zeros elsewhere."""
+    return rows.new_zeros(slots, rows.shape[1]).index_copy(0, places, rows)
 
 
 class Stepper:
