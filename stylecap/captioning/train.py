@@ -536,6 +536,8 @@ class _Training:
         header, tensors = read_checkpoint(path)
         theirs, mine = header["options"], asdict(self.options)
         free = {"epochs", "reward_epochs", "patience", "save_every"}
+        if header["position"]["phase"] == PHASES[0]:  # of what has not begun, all may change
+            free |= {name for name in mine if name.startswith("reward_")}
         other = [name for name in mine if name not in free and theirs.get(name) != mine[name]]
         if other:
             name = other[0]
