@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from stylecap.api import StyleResult, caption, inputs_from_record, mix_styles, stylize
+    from stylecap.api import (
+        StyleResult,
+        caption,
+        caption_many,
+        inputs_from_record,
+        mix_styles,
+        stylize,
+    )
     from stylecap.backbone import BACKBONES, Backbone, layer_table, load_backbone
     from stylecap.captioning.captioner import Caption, Captioner, CaptionWord, load_captioner
+    from stylecap.captioning.drawing import draw_attention
     from stylecap.captioning.options import CaptionOptions
     from stylecap.errors import StylecapError
     from stylecap.progress import Progress
@@ -44,6 +52,8 @@ _HOMES = {
     "StyleResult": "stylecap.api",
     "StylecapError": "stylecap.errors",
     "caption": "stylecap.api",
+    "caption_many": "stylecap.api",
+    "draw_attention": "stylecap.captioning.drawing",
     "inputs_from_record": "stylecap.api",
     "layer_table": "stylecap.backbone",
     "load_backbone": "stylecap.backbone",
@@ -70,6 +80,8 @@ __all__ = [
     "StylecapError",
     "__version__",
     "caption",
+    "caption_many",
+    "draw_attention",
     "inputs_from_record",
     "layer_table",
     "load_backbone",

@@ -116,6 +116,14 @@ class Captioner:
         """(B, 3, side, side) as `see` gives it to (B, P, C) features for `describe`."""
         return grid_features(backbone, image, self.view)
 
+    def check(self, options: CaptionOptions) -> None:
+        """Refuse options that fit no picture, before any is read.
+
+        Raises:
+            OptionError: as `describe`.
+        """
+        self._rules(options)
+
     def describe(self, features: Tensor, options: CaptionOptions | None = None) -> list[Caption]:
         """Describe pictures.
 
