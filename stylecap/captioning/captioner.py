@@ -25,6 +25,7 @@ from stylecap.runtime import Runtime
 from stylecap.weights import find_weights
 
 _FORMAT = 1
+_BEAM = 5  # of captioners that say nothing of it
 _NEIGHBOURS = 5  # words shown as alternatives at each place
 
 
@@ -72,7 +73,8 @@ class Captioner:
         decoders: at least one, of equal vocabulary and features.
         vocabulary: their words.
         view: how they see pictures; names the backbone.
-        length_penalty: chosen on validation data, used where the options leave it open.
+        beam: chosen on validation data, used where the options leave it open.
+        length_penalty: likewise.
         record: how they were trained, kept in the file.
         runtime: device and precision; float32 on the CPU if None.
     Raises:
@@ -85,6 +87,7 @@ class Captioner:
         vocabulary: Vocabulary,
         view: View,
         *,
+        beam: int = _BEAM,
         length_penalty: float = 0.7,
         record: Mapping[str, Any] | None = None,
         runtime: Runtime | None = None,
@@ -99,6 +102,7 @@ class Captioner:
         self.decoders = [d.to(self.runtime.torch_device).eval() for d in decoders]
         self.vocabulary = vocabulary
         self.view = view
+        self.beam = beam
         self.length_penalty = length_penalty
         self.record = dict(record or {})
         self._steppers = [Stepper(decoder, self.runtime.dtype) for decoder in self.decoders]
@@ -186,7 +190,8 @@ class Captioner:
             )
             return [sorted(each, key=lambda sentence: -sentence.log_prob) for each in drawn]
         penalty = self.length_penalty if options.length_penalty is None else options.length_penalty
-        return beam_search(begin, step, images, rules, beam=options.beam, length_penalty=penalty)
+        beam = self.beam if options.beam is None else options.beam
+        return beam_search(begin, step, images, rules, beam=beam, length_penalty=penalty)
 
     def _rules(self, options: CaptionOptions) -> Rules:
         words = words_of(options.prefix)
@@ -260,6 +265,7 @@ class Captioner:
             "view": asdict(self.view),
             "decoders": [asdict(decoder.shape) for decoder in self.decoders],
             "words": self.vocabulary.words,
+            "beam": self.beam,
             "length_penalty": self.length_penalty,
             "record": self.record,
         }
@@ -317,6 +323,7 @@ def load_captioner(
             decoders,
             Vocabulary(header["words"]),
             View(**{**view, "layers": tuple(view["layers"])}),
+            beam=header.get("beam", _BEAM),
             length_penalty=header["length_penalty"],
             record=header["record"],
             runtime=runtime or Runtime.choose(),

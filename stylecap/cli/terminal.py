@@ -109,7 +109,7 @@ class Display:
 
     def __call__(self, progress: Progress) -> None:
         """Show one moment; for ``on_progress``."""
-        if progress.loss is not None:
+        if progress.loss is not None or progress.step <= 1:  # it is not read at every step
             self._loss = progress.loss
         if progress.message:
             self.tell(progress.message)
