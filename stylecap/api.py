@@ -241,7 +241,7 @@ def caption(
         WeightsError: weights are missing or corrupt.
     Source: Vinyals et al. 2015; Lu et al. 2017.
     """
-    captions = caption_many([image], options, captioner=captioner, backbone=backbone)
+    captions = caption_many(image, options, captioner=captioner, backbone=backbone)
     found = next(captions)[1]
     if isinstance(found, StylecapError):
         raise found
@@ -249,7 +249,7 @@ def caption(
 
 
 def caption_many(
-    pictures: Iterable[Pictorial],
+    pictures: Iterable[Pictorial] | Pictorial,
     options: CaptionOptions | None = None,
     *,
     captioner: Captioner | None = None,
@@ -260,7 +260,7 @@ def caption_many(
     """Describe many pictures, reading the next ones while the network is busy.
 
     Args:
-        pictures: as many as there are; they are taken as they are needed.
+        pictures: as many as there are, or a single one; they are taken as they are needed.
         options: as in `caption`.
         captioner: as in `caption`.
         backbone: as in `caption`.
@@ -272,6 +272,8 @@ def caption_many(
     Raises:
         As `caption`, at once; only what is wrong with one picture comes in its place.
     """
+    if isinstance(pictures, str | Path | Image.Image | Tensor):
+        pictures = [pictures]
     if batch < 1:
         raise OptionError(f"batch: expected at least 1, got {batch}")
     options = options or CaptionOptions()

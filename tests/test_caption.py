@@ -255,7 +255,10 @@ def test_attention_is_drawn(
     code, _, err = captioned(capsys, captioner_file, pictures, "--attention", target)
     assert code == 2 and "one PATH" in err
     code, _, err = captioned(capsys, captioner_file, picture, "--attention", picture)
-    assert code == 2 and "itself" in err
+    assert code == 2 and "name another" in err
+    before = picture.read_bytes()
+    assert captioned(capsys, captioner_file, pictures, "--csv", picture)[0] == 2
+    assert picture.read_bytes() == before
 
 
 def test_attention_is_brightest_where_it_looked() -> None:

@@ -183,7 +183,7 @@ def test_hostile_folders_are_refused(tmp_path: Path) -> None:
 
 def test_missing_pictures_are_counted(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "two.jpg")
-    with pytest.raises(InputError, match=r"one\.jpg.*1 of 2 pictures.*--pictures"):
+    with pytest.raises(InputError, match=r"one\.jpg.*1 of 2 pictures are missing.*--pictures"):
         check_pictures(read_captions(table(tmp_path)))
 
 

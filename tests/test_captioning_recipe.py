@@ -220,6 +220,8 @@ def test_refusals(
     both = tmp_path / "both.safetensors"
     alone = ("train-captioner", "--ensemble", trained / "captioner.safetensors", "-o", both)
     assert "two captioners" in refused(capsys, 1, *alone)
+    lost = ("train-captioner", "--ensemble", *alone[2:3], *alone[2:3], "-o", tmp_path / "no" / "b")
+    assert "does not exist" in refused(capsys, 1, *lost)
     file = tmp_path / "file"
     file.write_text("")
     assert "file" in refused(capsys, 1, "train-captioner", "--data", data, "-o", file, *FLAGS)

@@ -248,9 +248,9 @@ class Captioner:
                 for place, token in enumerate(sentences[0].tokens)
             )
             texts = [text_of(self.vocabulary.decode(each.tokens)) for each in sentences]
-            log_probs = [each.log_prob for each in sentences]
+            totals = [each.log_prob for each in sentences]
             captions.append(
-                Caption(texts[0], log_probs[0], words, tuple(zip(texts, log_probs, strict=True)))
+                Caption(texts[0], totals[0], words, tuple(zip(texts, totals, strict=True)))
             )
         return captions
 

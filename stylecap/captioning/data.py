@@ -111,7 +111,7 @@ def check_pictures(captioned: Sequence[CaptionedPicture]) -> None:
     missing = [each.path for each in captioned if not each.path.is_file()]
     if missing:
         raise InputError(
-            f"{missing[0]}: is not there, as {len(missing)} of {len(captioned)} pictures; "
+            f"{missing[0]}: is not there; {len(missing)} of {len(captioned)} pictures are missing, "
             "name their folder with --pictures (Python: pictures=...)"
         )
 

@@ -58,7 +58,8 @@ def train_captioner(
 
     Every second validation picture chooses the weights to keep, the beam and the length
     penalty; the others stay untouched, to be reported by `evaluate_captioner`. Where torch's
-    process group is initialised, all processes work together, the first one writes.
+    process group is initialised, all processes work together and the first one writes; on
+    several machines the folder has to lie on a disk that they share.
 
     Args:
         data: captions, in a form of `stylecap.captioning.data.read_captions`; several are

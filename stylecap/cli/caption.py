@@ -100,6 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
     options = read_options(arguments, CaptionOptions)
     listed = _listed(arguments.paths)
     readable = [path for path, error in listed.items() if error is None]
+    for flag, target in (("--attention", arguments.attention), ("--csv", arguments.csv)):
+        if target is not None and target.exists() and any(map(target.samefile, readable)):
+            raise OptionError(f"{flag}: {target} is a picture to be captioned; name another file")
     if arguments.attention is not None:
         _check_drawing(arguments.attention, readable)
     from stylecap.api import caption_many
@@ -156,8 +159,6 @@ def _check_drawing(target: Path, pictures: Sequence[Path]) -> None:
     if len(pictures) != 1:
         raise OptionError(f"--attention draws one picture, got {len(pictures)}; give one PATH")
     check_writable(target)
-    if target.exists() and target.samefile(pictures[0]):
-        raise OptionError(f"--attention: {target} is the picture itself; choose another name")
 
 
 @contextmanager

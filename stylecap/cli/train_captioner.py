@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stylecap.captioning.options import TrainOptions
 from stylecap.cli.flags import add_options, add_runtime, read_options
 from stylecap.cli.terminal import Display, Interruption, one_line, say
-from stylecap.errors import DeviceError, OptionError
+from stylecap.errors import DeviceError, OptionError, OutputError
 from stylecap.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ def _join(arguments: argparse.Namespace) -> int:
     from stylecap.captioning.recipe import choose_search, join_captioners, save_whole, see_split
     from stylecap.runtime import Runtime
 
+    if not arguments.output.parent.is_dir():
+        raise OutputError(f"{arguments.output}: the folder does not exist; make it first")
     runtime = Runtime.choose(arguments.device)
     captioner = join_captioners(
         [load_captioner(path, runtime=runtime) for path in arguments.ensemble]
