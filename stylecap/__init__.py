@@ -17,10 +17,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from stylecap.api import StyleResult, caption, inputs_from_record, mix_styles, stylize
+    from stylecap.api import (
+        StyleResult,
+        caption,
+        caption_many,
+        inputs_from_record,
+        mix_styles,
+        stylize,
+    )
     from stylecap.backbone import BACKBONES, Backbone, layer_table, load_backbone
     from stylecap.captioning.captioner import Caption, Captioner, CaptionWord, load_captioner
-    from stylecap.captioning.options import CaptionOptions
+    from stylecap.captioning.drawing import draw_attention
+    from stylecap.captioning.evaluation import Report, evaluate_captioner
+    from stylecap.captioning.options import CaptionOptions, TrainOptions
+    from stylecap.captioning.recipe import train_captioner
     from stylecap.errors import StylecapError
     from stylecap.progress import Progress
     from stylecap.record import RunRecord
@@ -36,6 +46,7 @@ _HOMES = {
     "CaptionWord": "stylecap.captioning.captioner",
     "Captioner": "stylecap.captioning.captioner",
     "PRESETS": "stylecap.style.options",
+    "Report": "stylecap.captioning.evaluation",
     "Progress": "stylecap.progress",
     "RunRecord": "stylecap.record",
     "Runtime": "stylecap.runtime",
@@ -43,7 +54,11 @@ _HOMES = {
     "StyleOptions": "stylecap.style.options",
     "StyleResult": "stylecap.api",
     "StylecapError": "stylecap.errors",
+    "TrainOptions": "stylecap.captioning.options",
     "caption": "stylecap.api",
+    "caption_many": "stylecap.api",
+    "draw_attention": "stylecap.captioning.drawing",
+    "evaluate_captioner": "stylecap.captioning.evaluation",
     "inputs_from_record": "stylecap.api",
     "layer_table": "stylecap.backbone",
     "load_backbone": "stylecap.backbone",
@@ -51,6 +66,7 @@ _HOMES = {
     "mix_styles": "stylecap.api",
     "paint_style": "stylecap.style.builtin",
     "stylize": "stylecap.api",
+    "train_captioner": "stylecap.captioning.recipe",
 }
 
 __all__ = [
@@ -63,13 +79,18 @@ __all__ = [
     "CaptionWord",
     "Captioner",
     "Progress",
+    "Report",
     "RunRecord",
     "Runtime",
     "StyleOptions",
     "StyleResult",
     "StylecapError",
+    "TrainOptions",
     "__version__",
     "caption",
+    "caption_many",
+    "draw_attention",
+    "evaluate_captioner",
     "inputs_from_record",
     "layer_table",
     "load_backbone",
@@ -77,6 +98,7 @@ __all__ = [
     "mix_styles",
     "paint_style",
     "stylize",
+    "train_captioner",
 ]
 
 

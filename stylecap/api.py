@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Caption, Captioner, load_captioner
+from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
-from stylecap.errors import DeviceError, InputError, OptionError, RecordError
+from stylecap.errors import DeviceError, InputError, OptionError, RecordError, StylecapError
 from stylecap.images import (
     fit_long_side,
     join_alpha,
@@ -239,11 +241,73 @@ def caption(
         WeightsError: weights are missing or corrupt.
     Source: Vinyals et al. 2015; Lu et al. 2017.
     """
+    captions = caption_many(image, options, captioner=captioner, backbone=backbone)
+    found = next(captions)[1]
+    if isinstance(found, StylecapError):
+        raise found
+    return found
+
+
+def caption_many(
+    pictures: Iterable[Pictorial] | Pictorial,
+    options: CaptionOptions | None = None,
+    *,
+    captioner: Captioner | None = None,
+    backbone: Backbone | None = None,
+    batch: int = 16,
+    should_stop: ShouldStop | None = None,
+) -> Iterator[tuple[Pictorial, Caption | StylecapError]]:
+    """Describe many pictures, reading the next ones while the network is busy.
+
+    Args:
+        pictures: as many as there are, or a single one; they are taken as they are needed.
+        options: as in `caption`.
+        captioner: as in `caption`.
+        backbone: as in `caption`.
+        batch: pictures that go through the network together.
+        should_stop: asked before every batch; a stop ends the captions early.
+    Returns:
+        Each picture as it was given, in that order, with its caption or with the error that
+        kept it from being read.
+    Raises:
+        As `caption`, at once; only what is wrong with one picture comes in its place.
+    """
+    if isinstance(pictures, str | Path | Image.Image | Tensor):
+        pictures = [pictures]
+    if batch < 1:
+        raise OptionError(f"batch: expected at least 1, got {batch}")
     options = options or CaptionOptions()
     captioner = captioner or load_captioner(options.backbone)
+    captioner.check(options)
     backbone = backbone or load_backbone(captioner.backbone_name, runtime=captioner.runtime)
-    seen = captioner.see(_picture(image, "content", []))
-    return captioner.describe(captioner.features(backbone, seen), options)[0]
+    return _captions(pictures, options, captioner, backbone, batch, should_stop)
+
+
+def _captions(
+    pictures: Iterable[Pictorial],
+    options: CaptionOptions,
+    captioner: Captioner,
+    backbone: Backbone,
+    batch: int,
+    should_stop: ShouldStop | None,
+) -> Iterator[tuple[Pictorial, Caption | StylecapError]]:
+    def see(source: Pictorial) -> tuple[Pictorial, Tensor | StylecapError]:
+        try:
+            return source, captioner.see(_opened(source))
+        except StylecapError as error:
+            return source, error
+
+    with closing(map_ahead(see, pictures, ahead=2 * batch)) as seen:
+        while chunk := list(islice(seen, batch)):
+            if should_stop is not None and should_stop():
+                return
+            images = [image for _, image in chunk if isinstance(image, Tensor)]
+            described: Iterator[Caption] = iter(())
+            if images:
+                features = captioner.features(backbone, torch.cat(images))
+                described = iter(captioner.describe(features, options))
+            for source, image in chunk:
+                yield source, image if isinstance(image, StylecapError) else next(described)
 
 
 def inputs_from_record(
@@ -298,12 +362,11 @@ def _listed(style: Pictorial | Sequence[Pictorial]) -> list[Pictorial]:
 
 def _picture(source: Pictorial, role: str, inputs: list[InputRecord], seed: int = 0) -> Image.Image:
     """Read an input, and write down what it was."""
-    if isinstance(source, Tensor):
-        source = to_picture(source)
-    if isinstance(source, Image.Image):
-        digest = hashlib.sha256(f"{source.mode}{source.size}".encode() + source.tobytes())
+    if isinstance(source, Tensor | Image.Image):
+        picture = _opened(source)
+        digest = hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
         inputs.append(InputRecord(role, "picture", digest.hexdigest()))
-        return source
+        return picture
     if role == "style" and str(source) in STYLES and not Path(source).is_file():
         inputs.append(InputRecord(role, _BUILTIN + str(source), ""))
         side = _BUILTIN_SIDE_PX
@@ -314,9 +377,15 @@ def _picture(source: Pictorial, role: str, inputs: list[InputRecord], seed: int 
             f"style: {str(source)!r} is neither a file nor a built-in style; "
             f"the built-in ones are {', '.join(STYLES)}"
         )
-    picture = load_picture(path)
+    picture = _opened(path)
     inputs.append(InputRecord(role, path.name, file_sha256(path)))
     return picture
+
+
+def _opened(source: Pictorial) -> Image.Image:
+    if isinstance(source, Tensor):
+        return to_picture(source)
+    return source if isinstance(source, Image.Image) else load_picture(source)
 
 
 def _reference(picture: Image.Image, options: StyleOptions) -> Tensor:

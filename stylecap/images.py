@@ -97,7 +97,7 @@ def load_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
 
 def split_alpha(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The picture over white (RGB), and its alpha (mode L), or None if it has none."""
-    if "A" not in picture.getbands():
+    if not picture.has_transparency_data:
         return picture.convert("RGB"), None
     layered = picture.convert("RGBA")
     alpha = layered.getchannel("A")

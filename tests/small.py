@@ -1,4 +1,4 @@
-"""A backbone with random weights and pictures made of noise: small, fast, the same every time."""
+"""Networks with random weights and pictures made of noise: small, fast, the same every time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from stylecap.backbone import Backbone, architecture
+from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.data import VIEWS
+from stylecap.captioning.model import CaptionDecoder, DecoderShape
+from stylecap.captioning.vocabulary import EOS, FIRST_PREDICTED, SPECIALS, Vocabulary
 from stylecap.runtime import Runtime
 
 RELU_LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5")
@@ -46,3 +50,43 @@ def photo(side: int, seed: int) -> Tensor:
     coarse = torch.rand(1, 3, 6, 6, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
     return (smooth + 0.1 * torch.rand(1, 3, side, side, generator=generator)).clamp(0, 1)
+
+
+def small_captioner(seed: int = 0, kind: str = "attentive") -> Captioner:
+    """A captioner on AlexNet that has learned nothing, but says different things of pictures."""
+    words = [
+        *SPECIALS,
+        *[
+            "a",
+            "the",
+            "dog",
+            "cat",
+            "man",
+            "runs",
+            "sits",
+            "on",
+            "in",
+            "grass",
+            "with",
+            "red",
+            "ball",
+            "water",
+        ],
+    ]
+    view = VIEWS["alexnet"]
+    layers = {layer.name: layer.channels for layer in architecture("alexnet")}
+    shape = DecoderShape(
+        words=len(words),
+        channels=sum(layers[name] for name in view.layers),
+        positions=view.grid**2,
+        kind=kind,
+        units=16,
+        heads=2,
+    )
+    torch.manual_seed(seed)
+    decoder = CaptionDecoder(shape)
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            weight.mul_(3)
+        decoder.output_bias[EOS - FIRST_PREDICTED] = 2.0  # or it would never come to an end
+    return Captioner([decoder], Vocabulary(words), view, runtime=Runtime("cpu", "float32", 1))

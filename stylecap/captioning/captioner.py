@@ -25,6 +25,7 @@ from stylecap.runtime import Runtime
 from stylecap.weights import find_weights
 
 _FORMAT = 1
+_BEAM = 5  # of captioners that say nothing of it
 _NEIGHBOURS = 5  # words shown as alternatives at each place
 
 
@@ -72,7 +73,8 @@ class Captioner:
         decoders: at least one, of equal vocabulary and features.
         vocabulary: their words.
         view: how they see pictures; names the backbone.
-        length_penalty: chosen on validation data, used where the options leave it open.
+        beam: chosen on validation data, used where the options leave it open.
+        length_penalty: likewise.
         record: how they were trained, kept in the file.
         runtime: device and precision; float32 on the CPU if None.
     Raises:
@@ -85,6 +87,7 @@ class Captioner:
         vocabulary: Vocabulary,
         view: View,
         *,
+        beam: int = _BEAM,
         length_penalty: float = 0.7,
         record: Mapping[str, Any] | None = None,
         runtime: Runtime | None = None,
@@ -99,6 +102,7 @@ class Captioner:
         self.decoders = [d.to(self.runtime.torch_device).eval() for d in decoders]
         self.vocabulary = vocabulary
         self.view = view
+        self.beam = beam
         self.length_penalty = length_penalty
         self.record = dict(record or {})
         self._steppers = [Stepper(decoder, self.runtime.dtype) for decoder in self.decoders]
@@ -115,6 +119,14 @@ class Captioner:
     def features(self, backbone: Backbone, image: Tensor) -> Tensor:
         """(B, 3, side, side) as `see` gives it to (B, P, C) features for `describe`."""
         return grid_features(backbone, image, self.view)
+
+    def check(self, options: CaptionOptions) -> None:
+        """Refuse options that fit no picture, before any is read.
+
+        Raises:
+            OptionError: as `describe`.
+        """
+        self._rules(options)
 
     def describe(self, features: Tensor, options: CaptionOptions | None = None) -> list[Caption]:
         """Describe pictures.
@@ -178,7 +190,8 @@ class Captioner:
             )
             return [sorted(each, key=lambda sentence: -sentence.log_prob) for each in drawn]
         penalty = self.length_penalty if options.length_penalty is None else options.length_penalty
-        return beam_search(begin, step, images, rules, beam=options.beam, length_penalty=penalty)
+        beam = self.beam if options.beam is None else options.beam
+        return beam_search(begin, step, images, rules, beam=beam, length_penalty=penalty)
 
     def _rules(self, options: CaptionOptions) -> Rules:
         words = words_of(options.prefix)
@@ -235,9 +248,9 @@ class Captioner:
                 for place, token in enumerate(sentences[0].tokens)
             )
             texts = [text_of(self.vocabulary.decode(each.tokens)) for each in sentences]
-            log_probs = [each.log_prob for each in sentences]
+            totals = [each.log_prob for each in sentences]
             captions.append(
-                Caption(texts[0], log_probs[0], words, tuple(zip(texts, log_probs, strict=True)))
+                Caption(texts[0], totals[0], words, tuple(zip(texts, totals, strict=True)))
             )
         return captions
 
@@ -252,6 +265,7 @@ class Captioner:
             "view": asdict(self.view),
             "decoders": [asdict(decoder.shape) for decoder in self.decoders],
             "words": self.vocabulary.words,
+            "beam": self.beam,
             "length_penalty": self.length_penalty,
             "record": self.record,
         }
@@ -309,6 +323,7 @@ def load_captioner(
             decoders,
             Vocabulary(header["words"]),
             View(**{**view, "layers": tuple(view["layers"])}),
+            beam=header.get("beam", _BEAM),
             length_penalty=header["length_penalty"],
             record=header["record"],
             runtime=runtime or Runtime.choose(),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylecap.backbone import Backbone
+from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.vocabulary import words_of
 from stylecap.errors import InputError, OutputError
 from stylecap.images import load_picture, resize_picture, split_alpha, to_image
@@ -90,6 +94,37 @@ def read_captions(source: str | Path, pictures: str | Path | None = None) -> lis
     raise InputError(f"{path}: expected a folder, a .json or a .csv file with captions")
 
 
+def read_all(
+    sources: str | Path | Sequence[str | Path], pictures: str | Path | None = None
+) -> list[CaptionedPicture]:
+    """Read one or several sources with `read_captions`, one after another."""
+    listed = [sources] if isinstance(sources, str | Path) else sources
+    return [each for source in listed for each in read_captions(source, pictures)]
+
+
+def check_pictures(captioned: Sequence[CaptionedPicture]) -> None:
+    """Refuse captions whose pictures are not there, before work starts.
+
+    Raises:
+        InputError: naming the first one and how many are missing.
+    """
+    missing = [each.path for each in captioned if not each.path.is_file()]
+    if missing:
+        raise InputError(
+            f"{missing[0]}: is not there; {len(missing)} of {len(captioned)} pictures are missing, "
+            "name their folder with --pictures (Python: pictures=...)"
+        )
+
+
+def halves(items: Any) -> tuple[Any, Any]:
+    """Every other one of a sequence or array, and the rest.
+
+    Of the validation pictures, the first half chooses weights and search settings; the second
+    is only reported on.
+    """
+    return items[::2], items[1::2]
+
+
 def read_flickr8k(folder: Path, pictures: Path | None = None) -> list[CaptionedPicture]:
     """Flickr8k as published: ``Images/``, ``Flickr8k.token.txt`` and the split lists.
 
@@ -142,12 +177,17 @@ def _karpathy(path: Path, content: Any, pictures: Path | None) -> list[Captioned
 
 
 def read_coco(path: Path, pictures: Path | None = None) -> list[CaptionedPicture]:
-    """A COCO captions JSON; its split is read from the file's name (``captions_val2014.json``)."""
+    """A COCO captions JSON; its split is read from the file's name (``captions_val2014.json``).
+
+    The pictures may lie in a folder of that name (``val2014``) beside the file or one level up.
+    """
     return _coco(path, _json(path), pictures)
 
 
 def _coco(path: Path, content: Any, pictures: Path | None) -> list[CaptionedPicture]:
-    place = pictures or _beside(path)
+    own = path.stem.removeprefix("captions_")  # such as val2014, which is its folder's name, too
+    near = (pictures or path.parent, path.parent.parent)
+    place = next((p / own for p in near if (p / own).is_dir()), pictures or _beside(path))
     split = next((known for name, known in _SPLIT_NAMES.items() if name in path.stem), "train")
     try:
         captions: dict[Any, list[tuple[str, ...]]] = {}
@@ -158,7 +198,7 @@ def _coco(path: Path, content: Any, pictures: Path | None) -> list[CaptionedPict
             for entry in content["images"]
             if entry["id"] in captions
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: expected COCO's form, images with id and file_name, annotations with "
             f"image_id and caption; {error!r} went wrong"
@@ -174,22 +214,27 @@ def read_table(path: Path, pictures: Path | None = None) -> list[CaptionedPictur
     """
     place = pictures or path.parent
     captions: dict[tuple[str, str], list[tuple[str, ...]]] = {}
-    rows = csv.DictReader(_lines(path))
-    columns = set(rows.fieldnames or ())
-    if not {"picture", "caption"} <= columns:
-        raise InputError(
-            f"{path}: expected the columns picture, caption and perhaps split, got "
-            f"{', '.join(sorted(columns)) or 'none'}"
-        )
-    for row in rows:
-        name, text = row["picture"], row["caption"]
-        if not name or not text:
-            raise InputError(f"{path}, line {rows.line_num}: picture and caption are both needed")
-        if "split" in columns:
-            split = _split(row["split"] or "", path)
-        else:
-            split = "dev" if hashlib.sha256(name.encode()).digest()[0] % 10 == 0 else "train"
-        captions.setdefault((name, split), []).append(tuple(words_of(text)))
+    try:
+        rows = csv.DictReader(io.StringIO(_text(path), newline=""))
+        columns = set(rows.fieldnames or ())
+        if not {"picture", "caption"} <= columns:
+            raise InputError(
+                f"{path}: expected the columns picture, caption and perhaps split, got "
+                f"{', '.join(sorted(columns)) or 'none'}"
+            )
+        for row in rows:
+            name, text = row["picture"], row["caption"]
+            if not name or not text:
+                raise InputError(
+                    f"{path}, line {rows.line_num}: picture and caption are both needed"
+                )
+            if "split" in columns:
+                split = _split((row["split"] or "").lower(), path)
+            else:
+                split = "dev" if hashlib.sha256(name.encode()).digest()[0] % 10 == 0 else "train"
+            captions.setdefault((name, split), []).append(tuple(words_of(text)))
+    except csv.Error as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}") from error
     read = [
         CaptionedPicture(place / name, tuple(each), split)
         for (name, split), each in captions.items()
@@ -223,17 +268,22 @@ def _beside(path: Path) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
+    return [line for line in _text(path).split("\n") if line.strip()]
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    return [line for line in text.splitlines() if line.strip()]
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        return json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
 
 
@@ -352,24 +402,35 @@ class FeatureCache:
             done = _rows_done(note_path, array_path, len(paths))
             array: Any = np.load(array_path, mmap_mode="r+") if done else None
             began, start = time.monotonic(), done
-            while done < len(paths):
-                if should_stop is not None and should_stop():
-                    return None
-                chosen = paths[done : done + batch]
-                image = torch.cat([see(load_picture(path), view) for path in chosen])
-                rows = grid_features(backbone, image.flip(3) if mirrored else image, view)
-                if array is None:
-                    array = np.lib.format.open_memmap(
-                        array_path, "w+", np.float16, (len(paths), *rows.shape[1:])
-                    )
-                array[done : done + len(chosen)] = rows.cpu().numpy()
-                done += len(chosen)
-                if (done // batch) % 16 == 0 or done == len(paths):
+
+            def save() -> None:
+                if array is not None:
                     array.flush()
                     _write_note(note_path, {"done": done, "pictures": len(paths), "key": key})
-                if on_progress is not None:
-                    steps, seconds = len(paths) - start, time.monotonic() - began
-                    on_progress(Progress(done - start, steps, seconds, "features"))
+
+            def load(path: Path) -> Tensor:
+                return see(load_picture(path), view)
+
+            try:
+                with closing(map_ahead(load, paths[done:], ahead=2 * batch)) as seen:
+                    while chosen := list(islice(seen, batch)):
+                        if should_stop is not None and should_stop():
+                            return None
+                        image = torch.cat(chosen)
+                        rows = grid_features(backbone, image.flip(3) if mirrored else image, view)
+                        if array is None:
+                            array = np.lib.format.open_memmap(
+                                array_path, "w+", np.float16, (len(paths), *rows.shape[1:])
+                            )
+                        array[done : done + len(chosen)] = rows.cpu().numpy()
+                        done += len(chosen)
+                        if (done // batch) % 16 == 0:
+                            save()
+                        if on_progress is not None:
+                            steps, seconds = len(paths) - start, time.monotonic() - began
+                            on_progress(Progress(done - start, steps, seconds, "features"))
+            finally:
+                save()
             finished: np.ndarray = np.load(array_path, mmap_mode="r")
             return finished
         except OSError as error:
@@ -401,9 +462,10 @@ def _rows_done(note_path: Path, array_path: Path, rows: int) -> int:
     try:
         note = json.loads(note_path.read_text(encoding="utf-8"))
         shape = np.load(array_path, mmap_mode="r").shape
-    except (OSError, ValueError):
+        done = int(note["done"]) if shape[0] == rows == note["pictures"] else 0
+    except (OSError, ValueError, TypeError, LookupError):
         return 0
-    return int(note["done"]) if shape[0] == rows == note.get("pictures") else 0
+    return done if 0 <= done <= rows else 0
 
 
 def _write_note(path: Path, note: dict[str, Any]) -> None:

@@ -340,7 +340,7 @@ class Stepper:
     def _attend(self, scene: Scene, mixed: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, 3D) query, sentinel and hidden part of the output to the whole output."""
         query, sentinel = (  # (B, H, N, D/H) each
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            part.view(*part.shape[:-1], self.heads, -1).transpose(1, 2)
             for part in mixed[..., : 2 * self.units].chunk(2, dim=-1)
         )
         scores = torch.cat([query @ scene.keys, (query * sentinel).sum(-1, keepdim=True)], -1)

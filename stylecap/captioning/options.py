@@ -19,7 +19,12 @@ class CaptionOptions:
 
     backbone: str = option("vgg16", "Network that sees the picture.", choices=BACKBONES)
     method: str = option("beam", "How words are chosen.", choices=METHODS)
-    beam: int = option(5, "Candidates that beam search keeps.", minimum=1, maximum=100)
+    beam: int | None = option(
+        None,
+        "Candidates that beam search keeps; the captioner's own number if unset, mostly 3 or 5.",
+        minimum=1,
+        maximum=100,
+    )
     alternatives: int = option(5, "Whole captions to give, best first.", minimum=1, maximum=100)
     length_penalty: float | None = option(
         None,

@@ -45,6 +45,24 @@ def add_options(
             )
 
 
+def add_runtime(parser: argparse.ArgumentParser, *, precision: bool = True) -> None:
+    """Add ``--device`` and ``--precision`` to a command whose options do not hold them."""
+    group = parser.add_argument_group("where it is computed")
+    group.add_argument(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="auto, cpu, cuda, cuda:N or mps (default auto)",
+    )
+    if precision:
+        group.add_argument(
+            "--precision",
+            metavar="NAME",
+            default="auto",
+            help="of the networks: float32, bfloat16, or auto, the fastest here (default auto)",
+        )
+
+
 def given_options(arguments: argparse.Namespace, options_class: type) -> dict[str, Any]:
     """The options that the command line named, by field name."""
     return {

@@ -23,6 +23,12 @@ from stylecap.errors import OptionError, StylecapError
 #: Name -> (module with ``add_arguments(parser)`` and ``run(arguments) -> int``, one line of help).
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "stylize": ("stylecap.cli.stylize", "paint a photo in the style of other pictures"),
+    "caption": ("stylecap.cli.caption", "describe photos in words"),
+    "train-captioner": (
+        "stylecap.cli.train_captioner",
+        "teach a captioner from your own captioned pictures",
+    ),
+    "evaluate-captioner": ("stylecap.cli.evaluate_captioner", "measure how good captions are"),
     "styles": ("stylecap.cli.styles", "list or draw the built-in styles"),
     "layers": ("stylecap.cli.layers", "sizes, parameters and cost of a network's layers"),
     "weights": ("stylecap.cli.weights", "list, verify or fetch pretrained weights"),

@@ -1,0 +1,126 @@
+"""What a caption costs beside the backbone's own forward pass: one image, and a folder of 500.
+
+    python benchmarks/captioning.py [--backbone vgg16] [--captioner FILE] [--images 500]
+
+Run it with nothing else running. Times are the fastest (one image) and the median (folder) of
+several rounds in which the two sides take turns. The targets: a caption with beam 5 costs at
+most 1.25 forward passes, a folder runs at 90 % of the backbone's throughput or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import stylecap
+from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.options import CaptionOptions
+from stylecap.runtime import Runtime
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def one_image(captioner: Captioner, backbone: stylecap.Backbone, rounds: int) -> None:
+    view, options = captioner.view, CaptionOptions(beam=5)
+    image = torch.rand(1, 3, view.side_px, view.side_px)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            backbone.features(image, view.layers)
+
+    def describe() -> None:
+        captioner.describe(captioner.features(backbone, image), options)
+
+    forward(), describe()
+    times = [(seconds(forward), seconds(describe)) for _ in range(rounds)]
+    network, whole = (min(column) for column in zip(*times, strict=True))
+    print(
+        f"one image: forward {1000 * network:.1f} ms, caption with beam 5 {1000 * whole:.1f} ms, "
+        f"ratio {whole / network:.3f} (target 1.25)",
+        flush=True,
+    )
+
+
+def best_batch(backbone: stylecap.Backbone, captioner: Captioner, images: int) -> int:
+    """The batch size at which the network alone is fastest."""
+    view, speeds = captioner.view, {}
+    for batch in BATCHES:
+        image = torch.rand(batch, 3, view.side_px, view.side_px)
+
+        def forward(image: torch.Tensor = image) -> None:
+            with torch.inference_mode():
+                backbone.features(image, view.layers)
+
+        forward()
+        times = [seconds(forward) for _ in range(max(3, images // 4 // batch))]
+        speeds[batch] = batch / statistics.median(times)
+        print(f"backbone alone, batch {batch}: {speeds[batch]:.1f} images a second", flush=True)
+    return max(speeds, key=lambda batch: speeds[batch])
+
+
+def folder(captioner: Captioner, backbone: stylecap.Backbone, images: int, rounds: int) -> None:
+    view, batch = captioner.view, best_batch(backbone, captioner, images)
+    draw = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as place:
+        paths = []
+        for number in range(images):
+            coarse = draw.integers(0, 256, (14, 14, 3), dtype=np.uint8)
+            paths.append(Path(place) / f"{number}.jpg")
+            size = (view.side_px, view.side_px)
+            Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(paths[-1])
+        image = torch.rand(batch, 3, view.side_px, view.side_px)
+
+        def forward() -> None:
+            with torch.inference_mode():
+                for _ in range(images // batch):
+                    backbone.features(image, view.layers)
+
+        def describe() -> None:
+            found = stylecap.caption_many(paths, captioner=captioner, backbone=backbone)
+            assert all(isinstance(each, stylecap.Caption) for _, each in found)
+
+        times = [(seconds(forward), seconds(describe)) for _ in range(rounds)]
+    network, whole = (statistics.median(column) for column in zip(*times, strict=True))
+    alone, ours = images // batch * batch / network, images / whole
+    print(
+        f"folder of {images}: backbone alone (batch {batch}) {alone:.1f} images a second, "
+        f"stylecap.caption_many {ours:.1f}, share {ours / alone:.3f} (target 0.90)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="vgg16")
+    parser.add_argument("--captioner", help="file; default the one that comes with --backbone")
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    runtime = Runtime.choose()
+    captioner = stylecap.load_captioner(arguments.captioner or arguments.backbone, runtime=runtime)
+    backbone = stylecap.load_backbone(captioner.backbone_name, runtime=runtime)
+    print(
+        f"{platform.processor() or platform.machine()}, {runtime.threads} threads, "
+        f"{runtime.device}, {runtime.precision}, torch {torch.__version__}, "
+        f"{captioner.backbone_name}, {len(captioner.decoders)} decoder(s)"
+    )
+    one_image(captioner, backbone, 10 * arguments.rounds)
+    folder(captioner, backbone, arguments.images, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

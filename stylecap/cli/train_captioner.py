@@ -1,0 +1,208 @@
+"""`stylecap train-captioner`: teach a captioner from captioned pictures, or join several."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylecap.captioning.options import TrainOptions
+from stylecap.cli.flags import add_options, add_runtime, read_options
+from stylecap.cli.terminal import Display, Interruption, one_line, say
+from stylecap.errors import DeviceError, OptionError, OutputError
+from stylecap.progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from stylecap.captioning.captioner import Captioner
+
+_INTERRUPTED = 130
+_PATIENCE = timedelta(days=7)  # processes wait for the one that computes features
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.usage = (
+        "%(prog)s --data PATH [PATH ...] -o FOLDER [options]\n"
+        "       %(prog)s --ensemble FILE FILE [FILE ...] -o FILE [--data PATH ...]"
+    )
+    add_data(parser, required=False)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="folder for captioner, log, curves and checkpoint; the same command goes on where "
+        "it was interrupted. With --ensemble, the file to write",
+    )
+    parser.add_argument(
+        "--ensemble",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="train nothing: join these captioners of the same data into one; with --data, "
+        "beam and length penalty are chosen anew",
+    )
+    add_options(parser, TrainOptions)
+    add_runtime(parser, precision=False)
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add ``--data``, ``--pictures`` and ``--cache``."""
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        type=Path,
+        nargs="+",
+        required=required,
+        help="captions: the folder of Flickr8k, Karpathy's dataset_*.json, COCO's "
+        "captions_*.json (both splits), or a CSV with the columns picture, caption and "
+        "perhaps split (train, dev, test)",
+    )
+    parser.add_argument(
+        "--pictures",
+        metavar="DIR",
+        type=Path,
+        help="folder of the pictures, if they do not lie beside the captions",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="folder that keeps the pictures' features from run to run",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; 130 if it was interrupted, with the checkpoint saved."""
+    options = read_options(arguments, TrainOptions)
+    if arguments.ensemble is not None:
+        return _join(arguments)
+    if not arguments.data:
+        raise OptionError("--data: expected captioned pictures to learn from; see --help")
+    from stylecap.captioning.recipe import CAPTIONER, train_captioner
+
+    with _process_group(arguments.device) as (rank, device):
+        quiet = arguments.quiet or rank > 0
+        with (
+            Display(quiet=quiet) as display,
+            Interruption(display, "after saving the checkpoint") as interruption,
+        ):
+            captioner = train_captioner(
+                arguments.data,
+                arguments.output,
+                options,
+                pictures=arguments.pictures,
+                cache=arguments.cache,
+                device=device,
+                on_progress=_telling(display),
+                should_stop=interruption,
+            )
+        if captioner is None:
+            if not quiet:
+                say("stopped; the same command goes on from here")
+            return _INTERRUPTED
+        if not quiet:
+            _report(captioner, arguments.output / CAPTIONER)
+    return 0
+
+
+def _telling(display: Display) -> OnProgress:
+    """Show progress; messages say which pass they are about."""
+
+    def tell(progress: Progress) -> None:
+        if progress.message:
+            progress = replace(progress, message=f"{progress.stage}: {progress.message}")
+        display(progress)
+
+    return tell
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from stylecap.captioning.captioner import load_captioner
+    from stylecap.captioning.data import halves
+    from stylecap.captioning.recipe import choose_search, join_captioners, save_whole, see_split
+    from stylecap.runtime import Runtime
+
+    if not arguments.output.parent.is_dir():
+        raise OutputError(f"{arguments.output}: the folder does not exist; make it first")
+    runtime = Runtime.choose(arguments.device)
+    captioner = join_captioners(
+        [load_captioner(path, runtime=runtime) for path in arguments.ensemble]
+    )
+    if arguments.data:
+        with (
+            Display(quiet=arguments.quiet) as display,
+            Interruption(display, "the features so far are kept in --cache") as interruption,
+        ):
+            seen = see_split(
+                captioner,
+                arguments.data,
+                "dev",
+                pictures=arguments.pictures,
+                cache=arguments.cache,
+                on_progress=display,
+                should_stop=interruption,
+            )
+            if seen is None:
+                return _INTERRUPTED
+            references = [each.captions for each in seen.pictures]
+            features, captions = halves(seen.features)[0], halves(references)[0]
+            choose_search(captioner, features, captions, references, display)
+    save_whole(captioner, arguments.output)
+    if not arguments.quiet:
+        _report(captioner, arguments.output)
+    return 0
+
+
+def _report(captioner: Captioner, path: Path) -> None:
+    search = captioner.record.get("search")
+    scored = ""
+    if search is not None:
+        scored = (
+            f", CIDEr-D {100 * search['best']['cider']:.1f} on the {search['pictures']} pictures "
+            "that chose it"
+        )
+    size = path.stat().st_size / 1e6
+    say(
+        one_line(
+            f"{path}: {len(captioner.vocabulary)} words, beam {captioner.beam}, length penalty "
+            f"{captioner.length_penalty:g}, {size:.1f} MB{scored}"
+        )
+    )
+
+
+@contextmanager
+def _process_group(device: str) -> Iterator[tuple[int, str]]:
+    """Join the processes that ``torchrun`` started, if it did.
+
+    Yields:
+        This process's rank and device.
+    """
+    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+        yield 0, device
+        return
+    import torch
+    import torch.distributed as dist
+
+    from stylecap.runtime import available_devices
+
+    if device == "auto":
+        device = available_devices()[0]
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(f"torchrun: the processes cannot join ({error})") from error
+    try:
+        yield dist.get_rank(), device
+    finally:
+        dist.destroy_process_group()
