@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stylecap.batch.driver import run
     from stylecap.batch.jobs import Job, plan_jobs, read_manifest
     from stylecap.batch.options import BatchOptions
+    from stylecap.batch.report import write_report
     from stylecap.batch.results import JobEvent, JobResult
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
     "plan_jobs": "jobs",
     "read_manifest": "jobs",
     "run": "driver",
+    "write_report": "report",
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "plan_jobs",
     "read_manifest",
     "run",
+    "write_report",
 ]
 
 

@@ -24,7 +24,7 @@ from stylecap.style.options import PRESETS, StyleOptions
 
 PAIRS = ("all", "zip")
 _LONGEST_STEM = 80  # characters of a content's or style's name that go into the result's
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\/]')
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f\ud800-\udfff<>:"|?*\\/]')
 _PICTURES = ("content", "style", "mask", "init_image")
 _FIELDS = (*_PICTURES, "mask_colors", "output", "preset")
 
@@ -180,9 +180,7 @@ def check_jobs(jobs: Sequence[Job], output: Path) -> None:
                 f"{job.content}; name them apart"
             )
         if os.path.join(root, *job.output.split("/")) in inputs:
-            raise OptionError(
-                f"output: {job.output} is an input too; choose another output folder"
-            )
+            raise OptionError(f"output: {job.output} is an input too; choose another output folder")
 
 
 def check_output(name: str) -> None:
@@ -227,9 +225,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 def _name(below: PurePosixPath, styles: Sequence[str], suffix: str) -> str:
     if suffix.lower() not in WRITABLE:
-        raise OptionError(
-            f"format: expected one of {', '.join(sorted(WRITABLE))}, got {suffix!r}"
-        )
+        raise OptionError(f"format: expected one of {', '.join(sorted(WRITABLE))}, got {suffix!r}")
     words = [_clean(below.stem), *(_clean(s if _is_builtin(s) else Path(s).stem) for s in styles)]
     return str(PurePosixPath(*map(_clean, below.parts[:-1]), "-".join(words) + suffix))
 
@@ -275,9 +271,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, values) of each row of a manifest."""
     readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".toml": _toml_rows}
     if path.suffix.lower() not in readers:
-        raise InputError(
-            f"{path}: expected a manifest that ends in one of {', '.join(readers)}"
-        )
+        raise InputError(f"{path}: expected a manifest that ends in one of {', '.join(readers)}")
     try:
         text = path.read_text(encoding="utf-8-sig")
         for where, row in readers[path.suffix.lower()](text):
@@ -329,9 +323,7 @@ def _jobs_of(
     known = options_of(StyleOptions)
     unknown = [name for name in row if name not in known and name not in _FIELDS]
     if unknown:
-        raise OptionError(
-            f"unknown field {unknown[0]!r}; expected {', '.join((*_FIELDS, *known))}"
-        )
+        raise OptionError(f"unknown field {unknown[0]!r}; expected {', '.join((*_FIELDS, *known))}")
     for name in ("content", "output", "mask", "init_image", "preset"):
         if not isinstance(row.get(name, ""), str):
             raise OptionError(f"{name}: expected a text, got {row[name]!r}")
@@ -350,9 +342,11 @@ def _jobs_of(
     given = _texts("style", row.get("style", ()))
     if not given and not styles:
         raise OptionError("style: expected a picture or the name of a built-in style, got nothing")
-    manners = [
-        tuple(style if _is_builtin(style) else str(folder / style) for style in given)
-    ] if given else [(str(style),) for style in styles]
+    manners = (
+        [tuple(style if _is_builtin(style) else str(folder / style) for style in given)]
+        if given
+        else [(str(style),) for style in styles]
+    )
     chosen = StyleOptions(**values)
     content = PurePosixPath(Path(row["content"]).as_posix())
     inside = not content.is_absolute() and ".." not in content.parts

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from stylecap import api
@@ -36,7 +35,7 @@ class PainterSettings:
     Attributes:
         threads: CPU threads of its network; those of the process if None.
         cpu_precision: what precision ``auto`` means on a CPU, the same for all painters.
-        device: for jobs with device ``auto``.
+        device: for jobs with device ``auto``, or ``cuda`` if it is one of several.
         caption: whether contents and results are described.
         quality: of lossy results.
         checkpoint_seconds: time between checkpoints.
@@ -134,7 +133,7 @@ class Painter:
         if self._settings.caption:
             seen = result.record.inputs[0].sha256
             ending["content_caption"] = self._caption_of_content(job, seen)
-            ending["result_caption"] = self._caption(job.options.backbone, result.picture)
+            ending["result_caption"] = self._caption(job.options, result.picture)
         task.picture.parent.mkdir(parents=True, exist_ok=True)
         result.save(task.picture, quality=self._settings.quality)
         return Outcome(
@@ -191,7 +190,9 @@ class Painter:
         return self._backbones[key]
 
     def _runtime(self, options: StyleOptions) -> Runtime:
-        device = self._settings.device if options.device == "auto" else options.device
+        own = self._settings.device
+        free = options.device == "auto" or (options.device == "cuda" and own.startswith("cuda"))
+        device = own if free else options.device
         chosen = Runtime.choose(device, "float32", self._settings.threads)
         if options.precision != "auto":
             return replace(chosen, precision=options.precision)
@@ -204,20 +205,17 @@ class Painter:
         if key not in self._captions:
             while len(self._captions) >= _CAPTIONS_KEPT:
                 self._captions.popitem(last=False)
-            self._captions[key] = self._caption(job.options.backbone, Path(job.content))
+            self._captions[key] = self._caption(job.options, Path(job.content))
         return self._captions[key]
 
-    def _caption(self, name: str, picture: Path | Image.Image) -> str:
+    def _caption(self, options: StyleOptions, picture: Path | Image.Image) -> str:
+        name = options.backbone
         if name not in self._captioners:
-            device = "auto" if self._settings.device == "auto" else self._settings.device
-            chosen = Runtime.choose(device, "float32", self._settings.threads)
-            self._captioners[name] = load_captioner(name, runtime=chosen)
+            self._captioners[name] = load_captioner(name, runtime=self._runtime(options))
         captioner = self._captioners[name]
-        key = (captioner.backbone_name, captioner.runtime)
-        if key not in self._backbones:
-            self._backbones[key] = load_backbone(key[0], runtime=key[1])
+        backbone = self._backbone(options, captioner.runtime)
         with captioner.runtime.using_threads():
-            return api.caption(picture, captioner=captioner, backbone=self._backbones[key]).text
+            return api.caption(picture, captioner=captioner, backbone=backbone).text
 
 
 class _Keeper:
