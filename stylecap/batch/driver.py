@@ -137,6 +137,8 @@ class _Batch:
         for (_, name), before in zip(job.inputs, row.inputs, strict=True):
             if not self._is_unchanged(name, before):
                 return None
+        # Left behind by a run killed between the job's end and the checkpoint's.
+        self.task(job).checkpoint.unlink(missing_ok=True)
         return JobResult(job, "kept", path, **row.ending)
 
     def refuse(self, todo: list[Job]) -> Iterator[JobResult]:
