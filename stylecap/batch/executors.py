@@ -89,8 +89,8 @@ class Processes:
                         worker.stop()
                 while idle and not stopping and (task := waiting.next()) is not None:
                     worker = idle.popleft()
-                    busy[worker.begin(task)] = worker
                     report(task, worker.number, None)
+                    busy[worker.begin(task)] = worker
                 if not busy:
                     return
                 for connection in wait(list(busy), _LOOK_SECONDS):

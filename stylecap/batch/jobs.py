@@ -169,7 +169,7 @@ def check_jobs(jobs: Sequence[Job], output: Path) -> None:
         OptionError: naming the result.
     """
     taken: dict[str, Job] = {}
-    inputs = {os.path.realpath(path) for job in jobs for _, path in job.inputs}
+    inputs = {os.path.realpath(path) for path in {p for job in jobs for _, p in job.inputs}}
     root = os.path.realpath(output)
     for job in jobs:
         check_output(job.output)

@@ -91,13 +91,11 @@ class Journal:
             with _storage_errors(path):
                 self._database = _connect(path)
                 self._database.executescript(_CREATE)
+                self._others = [_connect(p) for p in _journals(self.folder) if p != path]
             self.set_fact("owner", f"process {os.getpid()} on {socket.gethostname()}")
         except BaseException:
             self._lock.release()
             raise
-        self._others = [
-            _connect(other) for other in _journals(self.folder) if other.name != path.name
-        ]
 
     def __enter__(self) -> Journal:
         return self
@@ -118,16 +116,15 @@ class Journal:
         return self.folder / f"work-{self.name}"
 
     def find(self, output: str) -> Row | None:
-        """A job, from this journal, or finished in the one of another share."""
+        """A job, from this journal or the one of another share; a finished one wins."""
         with _storage_errors(self.folder):
             row = _row(self._database, "output = ?", output)
-            if row is not None and row.state == "done":
-                return row
             for other in self._others:
+                if row is not None and row.state == "done":
+                    break
                 with suppress(sqlite3.OperationalError):  # it is just being made
-                    done = _row(other, "output = ? AND state = 'done'", output)
-                    if done is not None:
-                        return done
+                    theirs = _row(other, "output = ?", output)
+                    row = theirs if row is None or (theirs and theirs.state == "done") else row
         return row
 
     def written(self) -> list[Row]:

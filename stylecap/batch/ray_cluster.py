@@ -80,8 +80,8 @@ class RayCluster:
                         actor.stop.remote()
                 while idle and not stopping and (task := waiting.next()) is not None:
                     number, actor = idle.pop()
-                    busy[actor.paint.remote(task)] = (task, number, actor)
                     report(task, number, None)
+                    busy[actor.paint.remote(task)] = (task, number, actor)
                 if not busy:
                     return
                 ready, _ = ray.wait(list(busy), timeout=_LOOK_SECONDS)

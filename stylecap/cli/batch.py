@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from stylecap.batch.options import BatchOptions
 from stylecap.batch.shards import parse_shard, shard_from
@@ -130,6 +130,9 @@ def run(arguments: argparse.Namespace) -> int:
             if not counts:
                 raise
             trouble = str(error)
+        except KeyboardInterrupt:
+            remark("left at once; the same command continues from the last checkpoints")
+            return _INTERRUPTED
     page = None
     with suppress(OutputError):
         page, _ = batch.write_report(arguments.output)
@@ -146,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print_event({"event": "finished", **summary})
     elif not arguments.quiet:
         _say_summary(summary)
-    if interruption.requested:
+    if interruption.requested and summary["missing"]:
         return _INTERRUPTED
     return _code(share, counts)
 
@@ -159,7 +162,7 @@ def _code(share: int, counts: Counter[str]) -> int:
 
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:
-    from stylecap.batch.jobs import check_jobs, plan_jobs, read_manifest
+    from stylecap.batch.jobs import plan_jobs, read_manifest
 
     suffix = "." + arguments.format.lower().removeprefix(".")
     manifests = [c for c in arguments.contents if Path(c).suffix.lower() in _MANIFESTS]
@@ -173,25 +176,24 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
             raise OptionError("--pair: a manifest's rows pair contents and styles themselves")
         preset = PRESETS.get(getattr(arguments, "preset", None) or "", {})
         given = {**preset, **given_options(arguments, StyleOptions)}
-        jobs = read_manifest(manifests[0], given, styles=arguments.style, suffix=suffix)
-    elif not arguments.style:
+        return read_manifest(manifests[0], given, styles=arguments.style, suffix=suffix)
+    if not arguments.style:
         raise OptionError("expected --style STYLE: a picture, or a name from `stylecap styles`")
-    else:
-        jobs = plan_jobs(
-            arguments.contents,
-            arguments.style,
-            base,
-            pair=arguments.pair,
-            suffix=suffix,
-            leave_out=arguments.output,
-        )
-    check_jobs(jobs, arguments.output)
-    return jobs
+    return plan_jobs(
+        arguments.contents,
+        arguments.style,
+        base,
+        pair=arguments.pair,
+        suffix=suffix,
+        leave_out=arguments.output,
+    )
 
 
 def _dry_run(arguments: argparse.Namespace, jobs: list[Job], options: BatchOptions) -> int:
     from stylecap.batch.estimate import estimate
+    from stylecap.batch.jobs import check_jobs
 
+    check_jobs(jobs, arguments.output)
     for job in jobs:
         if arguments.json:
             _print_event({"event": "queued", **_named(job)})
@@ -293,6 +295,12 @@ class _Bars(Display):
         self._begin = time.monotonic()
         self._running: dict[int, TaskID] = {}
 
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description="jobs", total=self._jobs)
+        return self
+
     def show(self, event: JobEvent) -> None:
         """Show one moment."""
         if self._quiet:
@@ -326,13 +334,7 @@ class _Bars(Display):
         remaining = "" if left is None else f"{duration(left)} left"
         if self._bar is not None and self._task is not None:
             self._drop(event.worker)
-            self._bar.update(
-                self._task,
-                description="jobs",
-                completed=self._ended,
-                total=self._jobs,
-                left=remaining,
-            )
+            self._bar.update(self._task, completed=self._ended, left=remaining)
         if event.kind == "kept" or event.result is None:
             return
         took = event.result.error or f"{duration(event.result.seconds)}"
