@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from stylecap.batch import (
     Job,
     JobEvent,
     JobResult,
+    driver,
     painter,
     plan_jobs,
     read_manifest,
@@ -38,7 +40,9 @@ from stylecap.batch.shards import parse_shard, shard_from
 from stylecap.cli.main import main
 from stylecap.errors import InputError, OptionError, OutputError, WeightsError
 from stylecap.images import load_picture, save_picture, to_picture
+from stylecap.runtime import Runtime
 from stylecap.style import transfer
+from stylecap.style.checkpoint import load_checkpoint
 from stylecap.style.options import StyleOptions
 
 from .small import photo
@@ -423,6 +427,31 @@ def test_missing_weights_are_said_before_any_work(photos: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_captions_of_contents_are_made_once_and_kept(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = plan_jobs([photos], ["mosaic", "watercolor"], QUICK)
+    with pytest.raises(WeightsError, match="captioner-alexnet"):
+        next(run(jobs, tmp_path / "out", BatchOptions(caption=True)))
+    seen: list[object] = []
+
+    def caption(image: object, **given: object) -> SimpleNamespace:
+        seen.append(image)
+        return SimpleNamespace(text=image.name if isinstance(image, Path) else "a painting")
+
+    fake = SimpleNamespace(backbone_name="alexnet", runtime=Runtime("cpu", "float32", 1))
+    monkeypatch.setattr(driver, "find_weights", lambda name: name)
+    monkeypatch.setattr(painter, "load_captioner", lambda name, **given: fake)
+    monkeypatch.setattr(painter.api, "caption", caption)
+    results = paint(jobs, tmp_path / "out", caption=True)
+    assert [r.content_caption for r in results] == [
+        *("a.png", "a.png", "b.png", "b.png", "c.png", "c.png")
+    ]
+    assert {r.result_caption for r in results} == {"a painting"}
+    assert len(seen) == 3 + 6
+    assert paint(jobs, tmp_path / "out", caption=True)[0].content_caption == "a.png"
+
+
 def test_styles_and_network_are_loaded_once(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,18 +659,22 @@ def test_ctrl_c_keeps_a_checkpoint_and_is_130(photos: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     arguments = ["batch", str(photos), "--style", "mosaic", "-o", str(out), *FLAGS, "--json"]
     arguments[arguments.index("--steps") + 1] = "100000"
-    process = subprocess.Popen(
+    arguments += ["--checkpoint-seconds", "0"]
+    checkpoints = (out / STATE / "work-1of1").glob("*.checkpoint.safetensors")
+    with subprocess.Popen(
         [sys.executable, "-m", "stylecap", *arguments], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    events = _events(process.stdout)
-    assert next(e for e in events if e["event"] == "started")["job"] == "a-mosaic.png"
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    last = list(events)[-1]
-    assert process.wait() == 130
+    ) as process:
+        assert process.stdout is not None
+        events = _events(process.stdout)
+        assert next(e for e in events if e["event"] == "started")["job"] == "a-mosaic.png"
+        while not list((out / STATE).glob("work-1of1/*.checkpoint.safetensors")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        last = list(events)[-1]
+    assert process.returncode == 130
     assert (last["event"], last["missing"]) == ("finished", 3)
-    assert len(list((out / STATE / "work-1of1").glob("*.checkpoint.safetensors"))) == 1
+    assert load_checkpoint(next(checkpoints)).steps >= 1
 
 
 def _events(lines: Iterator[str]) -> Iterator[dict[str, object]]:

@@ -90,12 +90,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         raise OptionError("expected -o OUTDIR, the folder of the results")
     options = read_options(arguments, BatchOptions)
-    jobs = _jobs(arguments)
     shard, source = (
         (parse_shard(arguments.shard), "--shard")
         if arguments.shard is not None
         else shard_from(os.environ)
     )
+    jobs = _jobs(arguments)
     share = len(jobs[shard[0] - 1 :: shard[1]])
     if source:
         remark(f"share {shard[0]} of {shard[1]} ({source}): {share} of {len(jobs)} jobs")
