@@ -1,12 +1,16 @@
-"""Run the command line and kill the process, by SIGKILL, at a chosen moment.
+"""Run the command line in processes that are killed, by SIGKILL, at a chosen moment.
 
-    python -m tests.batch_child MOMENT COUNT ARGUMENT...
+    python -m tests.batch_child
 
-The process dies when the moment comes for the COUNT-th time; with COUNT 0 never.
+reads lines of JSON, ``[moment, count, output, arguments]``, and answers each with an exit code,
+negative for a signal. Each runs in a process of its own, forked so that torch is imported once,
+which writes to the file ``output`` and dies when the moment comes for the count-th time; with
+count 0 never.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stylecap import images
+from stylecap.batch import driver  # noqa: F401  imported before the fork
 from stylecap.batch.journal import STATE, Journal
 from stylecap.cli.main import main
 from stylecap.style import checkpoint, transfer
@@ -90,7 +95,18 @@ def arm(moment: str, count: int) -> None:
     transfer._Run._report = report  # type: ignore[method-assign]
 
 
+def run(moment: str, count: int, output: str, arguments: list[str]) -> int:
+    child = os.fork()
+    if child == 0:
+        with open(output, "w") as stream:
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+        if count:
+            arm(moment, count)
+        os._exit(main(arguments))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 if __name__ == "__main__":
-    if int(sys.argv[2]):
-        arm(sys.argv[1], int(sys.argv[2]))
-    sys.exit(main(sys.argv[3:]))
+    for line in sys.stdin:
+        print(run(*json.loads(line)), flush=True)

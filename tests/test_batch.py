@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -395,29 +394,44 @@ def test_shares_are_disjoint_and_merged_by_the_report(photos: Path, tmp_path: Pa
     assert {r.status for r in run(jobs, out, shard=(1, 1))} == {"kept"}
 
 
-@pytest.mark.parametrize("place", ["picture", "journal"])
 def test_a_full_disk_stops_cleanly(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = plan_jobs([photos], ["mosaic"], QUICK)
     batch = run(jobs, tmp_path / "out")
     assert next(batch).status == "done"
 
-    def full(*arguments: object, **named: object) -> None:
-        if place == "picture":
-            raise OSError(28, "No space left on device")
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        if place == "picture":
-            patched.setattr("stylecap.images.os.fsync", full)
-        else:
-            patched.setattr("stylecap.batch.journal.json.dumps", full)
+        patched.setattr("stylecap.images.os.fsync", full)
         with pytest.raises(OutputError, match="no space left on the disk, 2 of 3 jobs are missing"):
             next(batch)
     assert sorted(statuses(paint(jobs, tmp_path / "out")).values()) == ["done", "done", "kept"]
+    assert {p.name for p in (tmp_path / "out").rglob("*mosaic*")} == {
+        *("a-mosaic.png", "b-mosaic.png", "c-mosaic.png")
+    }
+
+
+def test_a_journal_that_cannot_grow_stops_cleanly(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Journal] = []
+
+    class Small(Journal):
+        def __init__(self, output: Path, shard: tuple[int, int]) -> None:
+            super().__init__(output, shard)
+            self._database.execute("PRAGMA max_page_count = 1")  # means: not one page more
+            opened.append(self)
+
+    jobs = plan_jobs([photos], ["mosaic"], QUICK)
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "Journal", Small)
+        with pytest.raises(OutputError, match=r"no space left on the disk, \d of 3 jobs are miss"):
+            list(run(jobs, tmp_path / "out"))
+    assert len(opened) == 1
+    assert set(statuses(paint(jobs, tmp_path / "out")).values()) <= {"done", "kept"}
 
 
 def test_missing_weights_are_said_before_any_work(photos: Path, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,17 +31,44 @@ def contents(folder: Path, count: int) -> Path:
     return folder
 
 
-def batch(
-    source: Path, output: Path, moment: str = "step", count: int = 0
-) -> subprocess.CompletedProcess[str]:
-    command = [
-        *(sys.executable, "-m", "tests.batch_child", moment, str(count)),
-        *("batch", str(source), "--style", *STYLES, "-o", str(output), "--json"),
-        *("--backbone", "alexnet", "--size", "64", "--steps", str(STEPS), "--scales", "1"),
-        *("--precision", "float32", "--checkpoint-seconds", "0"),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+class Runs:
+    """Runs of the command, each in a process of its own."""
+
+    def __init__(self, log: Path) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._log = log
+        self._parent = subprocess.Popen(
+            [sys.executable, "-m", "tests.batch_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def __enter__(self) -> Runs:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._parent.communicate()
+
+    def batch(
+        self, source: Path, output: Path, moment: str = "step", count: int = 0
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Exit code and events; killed at the count-th moment unless count is 0."""
+        arguments = [
+            *("batch", str(source), "--style", *STYLES, "-o", str(output), "--json"),
+            *("--backbone", "alexnet", "--size", "64", "--steps", str(STEPS), "--scales", "1"),
+            *("--precision", "float32", "--checkpoint-seconds", "0"),
+        ]
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        print(
+            json.dumps([moment, count, str(self._log), arguments]),
+            file=self._parent.stdin,
+            flush=True,
+        )
+        code = int(self._parent.stdout.readline())
+        return code, [json.loads(line) for line in self._log.read_text().splitlines()]
 
 
 def results(output: Path) -> dict[str, tuple[int, int]]:
@@ -58,29 +87,26 @@ def survive(tmp_path: Path, photos: int, kills: Sequence[tuple[str, int]]) -> No
     source = contents(tmp_path / "photos", photos)
     jobs = photos * len(STYLES)
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "output"
-    assert batch(source, undisturbed).returncode == 0
-
     finished: dict[str, tuple[int, int]] = {}
     reported: set[str] = set()
-    for moment, count in kills:
-        died = batch(source, output, moment, count)
-        assert died.returncode == -9, (moment, count, died.stdout[-500:], died.stderr)
-        events = [json.loads(line) for line in died.stdout.splitlines()]
-        started = {event["job"] for event in events if event["event"] == "started"}
-        assert not started & finished.keys(), "a finished job was started again"
-        assert not started & reported
-        reported |= {event["job"] for event in events if event["event"] == "done"}
-        now = results(output)
-        assert finished.items() <= now.items(), "a finished picture was written again"
-        assert reported <= now.keys()
-        finished = now
-        for name in now:
-            pixels(output / name)  # no half-written file has a final name
-    last = batch(source, output)
-    assert last.returncode == 0, last.stderr
-    summary = json.loads(last.stdout.splitlines()[-1])
-    assert summary["kept"] == len(finished)
-    assert summary["done"] == jobs - len(finished)
+    with Runs(tmp_path / "log") as runs:
+        assert runs.batch(source, undisturbed)[0] == 0
+        for moment, count in kills:
+            code, events = runs.batch(source, output, moment, count)
+            assert code == -signal.SIGKILL, (moment, count, events[-1])
+            started = {event["job"] for event in events if event["event"] == "started"}
+            assert not started & finished.keys(), "a finished job was started again"
+            reported |= {event["job"] for event in events if event["event"] == "done"}
+            now = results(output)
+            assert finished.items() <= now.items(), "a finished picture was written again"
+            assert reported <= now.keys()
+            finished = now
+            for name in now:
+                pixels(output / name)  # no half-written file has a final name
+        code, events = runs.batch(source, output)
+    assert code == 0, events
+    assert events[-1]["kept"] == len(finished)
+    assert events[-1]["done"] == jobs - len(finished)
     assert finished.items() <= results(output).items()
 
     names = {path.relative_to(undisturbed) for path in undisturbed.rglob("*")}
@@ -90,11 +116,13 @@ def survive(tmp_path: Path, photos: int, kills: Sequence[tuple[str, int]]) -> No
         assert np.array_equal(pixels(output / name), pixels(undisturbed / name)), name
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_batch_continues(tmp_path: Path) -> None:
     survive(tmp_path, 4, [("checkpoint", 3), ("picture", 1), ("named", 2)])
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_two_hundred_jobs_killed_twenty_times(tmp_path: Path) -> None:
     kills = [(moment, count) for count in (3, 9) for moment in MOMENTS]
     # In the second step or later of a job: after its first checkpoint.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,29 +84,24 @@ def run(
             tell(JobEvent("kept", job, result=kept))
             yield kept
         yield from batch.refuse(todo)
-        batch.enqueue(todo)
-        if not todo or stop():
-            return
-        executor = _executor(todo, options, journal)
-        outcomes = executor.paint((batch.task(job) for job in todo), batch.report, stop)
         missing = len(todo)
         try:
-            for outcome in outcomes:
-                if outcome.status == "stopped":
-                    continue
-                missing -= outcome.status != "full"
-                yield batch.finish(outcome)
+            batch.enqueue(todo)
+            if todo and not stop():
+                executor = _executor(todo, options, journal)
+                with closing(executor.paint(map(batch.task, todo), batch.report, stop)) as outcomes:
+                    for outcome in outcomes:
+                        if outcome.status != "stopped":
+                            result = batch.finish(outcome)
+                            missing -= 1
+                            yield result
         except OutputError as error:
-            if is_disk_full(error):
-                raise OutputError(
-                    f"{folder}: no space left on the disk, {missing} of {len(share)} jobs are "
-                    "missing; make room and run the same again"
-                ) from error
-            raise
-        finally:
-            close: Any = getattr(outcomes, "close", None)
-            if close is not None:
-                close()
+            if not is_disk_full(error):
+                raise
+            raise OutputError(
+                f"{folder}: no space left on the disk, {missing} of {len(share)} jobs are "
+                "missing; make room and run the same again"
+            ) from error
         batch.tidy()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -31,7 +31,7 @@ class Executor(Protocol):
 
     def paint(
         self, tasks: Iterable[Task], report: Report, should_stop: ShouldStop
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """Paint them all; a stop ends it early, with running tasks stopped at a checkpoint.
 
         Closing the iterator ends all workers.
@@ -47,7 +47,7 @@ class InProcess:
 
     def paint(
         self, tasks: Iterable[Task], report: Report, should_stop: ShouldStop
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """As `Executor.paint`."""
         for task in tasks:
             if should_stop():
@@ -75,7 +75,7 @@ class Processes:
 
     def paint(
         self, tasks: Iterable[Task], report: Report, should_stop: ShouldStop
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """As `Executor.paint`."""
         waiting = Waiting(tasks, self._retries)
         idle = deque(_Worker(number, each) for number, each in enumerate(self._settings))

@@ -6,7 +6,7 @@ output folder under the same paths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -65,7 +65,7 @@ class RayCluster:
 
     def paint(
         self, tasks: Iterable[Task], report: Report, should_stop: ShouldStop
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """As `stylecap.batch.executors.Executor.paint`; progress is not reported."""
         ray = self._ray
         waiting = Waiting(tasks, self._retries)
