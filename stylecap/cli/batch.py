@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from stylecap.batch.options import BatchOptions
 from stylecap.batch.shards import parse_shard, shard_from
@@ -106,10 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     trouble = ""
     begin = time.monotonic()
-    with (
-        _Bars(share, quiet=arguments.quiet or arguments.json) as bars,
-        Interruption(bars, "stopping at a checkpoint") as interruption,
-    ):
+    bars = _Bars(share, quiet=arguments.quiet or arguments.json)
+    with bars, Interruption(bars, "running jobs keep a checkpoint") as interruption:
 
         def show(event: JobEvent) -> None:
             if arguments.json and event.kind != "progress":
@@ -295,7 +293,7 @@ class _Bars(Display):
         self._begin = time.monotonic()
         self._running: dict[int, TaskID] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Display:
         super().__enter__()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description="jobs", total=self._jobs)

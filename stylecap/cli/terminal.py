@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -75,16 +75,23 @@ class Display:
         told: the messages shown so far.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, bar: bool = True) -> None:
+        """Show progress.
+
+        Args:
+            quiet: say nothing, neither progress nor messages.
+            bar: whether progress is shown, and not only messages.
+        """
         self.told: list[str] = []
         self._quiet = quiet
+        self._shows = bar and not quiet
         self._loss: float | None = None
         self._tenth = -1
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Self:
-        if not self._quiet and sys.stderr.isatty():
+    def __enter__(self) -> Display:
+        if self._shows and sys.stderr.isatty():
             self._bar = _rich_bar()
             self._task = self._bar.add_task("starting", total=None, loss="", left="")
             self._bar.start()
@@ -102,11 +109,11 @@ class Display:
 
     def __call__(self, progress: Progress) -> None:
         """Show one moment; for ``on_progress``."""
-        if progress.loss is not None:
+        if progress.loss is not None or progress.step <= 1:  # it is not read at every step
             self._loss = progress.loss
         if progress.message:
             self.tell(progress.message)
-        if self._quiet:
+        if not self._shows:
             return
         left = progress.seconds_left
         loss = "" if self._loss is None else f"loss {self._loss:.4g}"
@@ -132,8 +139,11 @@ class Display:
         if message in self.told:
             return
         self.told.append(message)
-        if self._quiet:
-            return
+        if not self._quiet:
+            self.warn(message)
+
+    def warn(self, message: str) -> None:
+        """Show a failure, even where little is said."""
         if self._bar is not None:
             self._bar.console.print(f"stylecap: {one_line(message)}", markup=False, highlight=False)
         else:
@@ -146,16 +156,17 @@ class Interruption:
     Usable as ``should_stop``. Outside the main thread, where signals cannot be handled, it
     stays unset.
 
+    Args:
+        display: shows what happens now.
+        keeps: what is kept, in words.
     Attributes:
         requested: whether Ctrl-C was pressed.
     """
 
-    def __init__(
-        self, display: Display, message: str = "stopping, the picture so far is kept"
-    ) -> None:
+    def __init__(self, display: Display, keeps: str = "the picture so far is kept") -> None:
         self.requested = False
         self._display = display
-        self._message = message
+        self._keeps = keeps
         self._before: Any = None
 
     def __call__(self) -> bool:
@@ -180,7 +191,7 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._display.tell(f"{self._message}; Ctrl-C again leaves at once")
+        self._display.tell(f"stopping, {self._keeps}; Ctrl-C again leaves at once")
 
 
 def _rich_bar() -> Bar:
@@ -195,6 +206,7 @@ def _rich_bar() -> Bar:
         TextColumn("{task.fields[loss]}", markup=False),
         TextColumn("{task.fields[left]}", markup=False),
         console=Console(stderr=True),
+        redirect_stdout=False,  # rich would send it to stderr
         transient=True,
     )
 
