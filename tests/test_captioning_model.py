@@ -32,9 +32,7 @@ def test_teacher_forcing_equals_word_by_word(kind: str) -> None:
             for place in range(TOKENS.shape[-1]):
                 told, state = engine.step(scene, TOKENS[..., place].flatten(), state)
                 real = TOKENS[..., place].flatten() != PAD
-                torch.testing.assert_close(
-                    told[real], forced[real, place], rtol=1e-5, atol=1e-5
-                )
+                torch.testing.assert_close(told[real], forced[real, place], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

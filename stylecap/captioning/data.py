@@ -404,7 +404,7 @@ class FeatureCache:
             began, start = time.monotonic(), done
 
             def save() -> None:
-                if array is not None:
+                if array is not None and done > start:  # others may be reading what is whole
                     array.flush()
                     _write_note(note_path, {"done": done, "pictures": len(paths), "key": key})
 

@@ -1,8 +1,9 @@
 """Turn a next-word distribution into sentences: greedy, beam search, sampling.
 
 Nothing here knows the model. A `Step` takes the last token of every row and the state of
-every row, and gives log-probabilities and the new state. Rows are grouped by image: with N
-rows an image, row r belongs to image r // N.
+every row, and gives log-probabilities and the new state. Rows are grouped by image: at first,
+with N rows an image, row r belongs to image r // N. Rows that have ended may be dropped, from
+all tensors of the state alike.
 """
 
 from __future__ import annotations
@@ -301,31 +302,34 @@ def _walk(
     rules: Rules,
     choose: Callable[[Tensor], Tensor],
 ) -> list[list[Sentence]]:
-    """Choose one word after another in ``count`` independent rows an image."""
+    """Choose one word after another in ``count`` independent rows an image; drop those that end."""
     rows = images * count
     tokens, totals, log_probs, state = _start(begin, step, rows, rules)
-    lengths = torch.full((rows,), -1, device=log_probs.device)
+    going = torch.arange(rows, device=log_probs.device)  # the rows that are left
+    found: dict[int, Sentence] = {}
+
+    def finish(ended: Tensor) -> None:
+        for row, words, total in zip(
+            going[ended].tolist(), tokens[ended].tolist(), totals[ended].tolist(), strict=True
+        ):
+            found[row] = Sentence(tuple(words), total, total)
+
     while True:
         allowed = _allowed(log_probs, tokens, rules)
-        length = tokens.shape[1]
-        going = lengths < 0
-        if length == rules.max_words:
+        if tokens.shape[1] == rules.max_words:
             ends = allowed[:, rules.eos]
-            totals = totals + ends.where(going & torch.isfinite(ends), 0.0)
-            lengths = lengths.masked_fill(going, length)
+            totals = totals + ends.where(torch.isfinite(ends), 0.0)
+            finish(torch.ones_like(going, dtype=torch.bool))
             break
-        stuck = allowed.isneginf().all(-1)
-        allowed[stuck, rules.eos] = 0.0
+        allowed[allowed.isneginf().all(-1), rules.eos] = 0.0  # stuck
         words = choose(allowed)
-        chosen = log_probs.gather(1, words[:, None]).squeeze(1)
-        totals = totals + chosen.where(going, 0.0)
-        lengths = lengths.where(~(going & (words == rules.eos)), length)
-        if bool((lengths >= 0).all()):
+        totals = totals + log_probs.gather(1, words[:, None]).squeeze(1)
+        ended = words == rules.eos
+        finish(ended)
+        if bool(ended.all()):
             break
-        tokens = torch.cat([tokens, words[:, None]], dim=1)
-        log_probs, state = step(words, state)
-    sentences: list[list[Sentence]] = [[] for _ in range(images)]
-    for row, (length, total) in enumerate(zip(lengths.tolist(), totals.tolist(), strict=True)):
-        words_ = tuple(tokens[row, :length].tolist())
-        sentences[row // count].append(Sentence(words_, total, total))
-    return sentences
+        kept = ~ended
+        going, totals, words = going[kept], totals[kept], words[kept]
+        tokens = torch.cat([tokens[kept], words[:, None]], dim=1)
+        log_probs, state = step(words, {name: value[kept] for name, value in state.items()})
+    return [[found[image * count + row] for row in range(count)] for image in range(images)]

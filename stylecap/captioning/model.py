@@ -149,7 +149,7 @@ class CaptionDecoder(nn.Module):
             attention sum to one minus the sentinel's share. Outputs at a position depend only
             on words up to it.
         """
-        batch, captions, length = tokens.shape
+        captions, length = tokens.shape[1:]
         lengths = (tokens != PAD).sum(-1).flatten().clamp_min(1).cpu()  # (BN,)
         numbers = torch.arange(tokens.numel(), device=tokens.device).view(-1, length)  # (BN, T)
         packed = pack_padded_sequence(numbers, lengths, batch_first=True, enforce_sorted=False)
@@ -171,7 +171,8 @@ class CaptionDecoder(nn.Module):
 
     def logits(self, output: Tensor) -> Tensor:
         """(..., D) to (..., V-2): scores of every word but ``<pad>`` and ``<bos>``."""
-        return F.linear(output, self.embedding.weight[FIRST_PREDICTED:], self.output_bias)
+        scores = F.linear(output, self.embedding.weight)  # (..., V)
+        return scores[..., FIRST_PREDICTED:] + self.output_bias
 
     def log_probs(self, output: Tensor) -> Tensor:
         """(..., D) to (..., V), float32; ``<pad>`` and ``<bos>`` have minus infinity."""
@@ -179,30 +180,33 @@ class CaptionDecoder(nn.Module):
         return F.pad(log_probs, (FIRST_PREDICTED, 0), value=-math.inf)  # (..., V)
 
     def begin(self, scene: Scene, captions: int) -> State:
-        """The state before ``<bos>`` of ``captions`` rows for each image."""
-        rows = scene.glance.shape[0] * captions
-        zero = scene.glance.new_zeros(rows, self.shape.units)
-        state = {"hidden": zero, "cell": zero}
+        """The state before ``<bos>`` of ``captions`` rows for each image.
+
+        Its entry ``image`` (R,) says of which image each row is; with it, rows may be dropped.
+        """
+        images = torch.arange(len(scene.glance), device=scene.glance.device)
+        image = images.repeat_interleave(captions)  # (R,)
+        zero = scene.glance.new_zeros(len(image), self.shape.units)
+        state = {"hidden": zero, "cell": zero, "image": image}
         if self.shape.kind == "plain":
-            state = self._advance(self._per_row(scene.glance, captions), state)
+            state = self._advance(scene.glance[image], state)
         return state
 
     def step(self, scene: Scene, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """One word further: (R,) ids, R = B * N rows, to (R, V) log-probabilities."""
-        embedded = self.drop(self.embedding(tokens))  # (R, D)
-        batch = scene.glance.shape[0]
+        """One word further: (R,) ids to (R, V) log-probabilities."""
+        embedded, image = self.drop(self.embedding(tokens)), state["image"]  # (R, D)
         if self.shape.kind == "attentive":
-            glance = self._per_row(scene.glance, tokens.shape[0] // batch)  # (R, D)
-            embedded = torch.cat([embedded, glance], dim=-1)  # (R, 2D)
+            embedded = torch.cat([embedded, scene.glance[image]], dim=-1)  # (R, 2D)
         state = self._advance(embedded, state)
-        every = torch.arange(len(tokens), device=tokens.device)
-        output, _ = self._attend(scene, state["hidden"], every, len(tokens))  # (R, D)
+        output, _ = self._attend(scene, state["hidden"], *_places(image, len(scene.glance)))
         return self.log_probs(output), state
 
     def _advance(self, inputs: Tensor, state: State) -> State:
-        memory = (state["hidden"][None], state["cell"][None])
-        _, (hidden, cell) = self.lstm(inputs[:, None], memory)
-        return {"hidden": hidden[0], "cell": cell[0]}
+        """One step of the LSTM, which torch's own module makes twice as slow."""
+        from_input, from_hidden, input_bias, hidden_bias = self.lstm.all_weights[0]
+        gates = F.linear(inputs, from_input, input_bias)
+        gates = gates + F.linear(state["hidden"], from_hidden, hidden_bias)  # (R, 4D)
+        return {**state, **_gated(gates.float(), state["cell"])}
 
     def _attend(
         self, scene: Scene, hidden: Tensor, places: Tensor, slots: int
@@ -238,9 +242,27 @@ class CaptionDecoder(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.shape.heads, -1).transpose(1, 2)  # (B, H, S, D/H)
 
-    @staticmethod
-    def _per_row(x: Tensor, captions: int) -> Tensor:
-        return x.repeat_interleave(captions, dim=0)
+
+def _gated(gates: Tensor, cell: Tensor) -> State:
+    """Hidden output and cell after an LSTM's gates (R, 4D), in torch's order of the four."""
+    write, forget, candidate, show = gates.chunk(4, dim=-1)
+    cell = torch.sigmoid(forget) * cell
+    cell = torch.addcmul(cell, torch.sigmoid(write), torch.tanh(candidate))  # (R, D)
+    return {"hidden": torch.sigmoid(show) * torch.tanh(cell), "cell": cell}
+
+
+def _places(image: Tensor, images: int) -> tuple[Tensor, int]:
+    """Slots for rows whose image is given, (R,) ascending, and how many slots there are.
+
+    Every image has as many slots, so that attention is one product for all of them.
+    """
+    if images == 1:
+        return torch.arange(len(image), device=image.device), len(image)
+    counts = torch.bincount(image, minlength=images)  # (B,)
+    width = int(counts.max())
+    before = counts.cumsum(0) - counts  # (B,)
+    rank = torch.arange(len(image), device=image.device) - before[image]
+    return image * width + rank, images * width
 
 
 def _spread(rows: Tensor, places: Tensor, slots: int) -> Tensor:
@@ -290,14 +312,15 @@ class Stepper:
         state = self.decoder.begin(scene, captions)
         if self.attentive:
             gates = F.linear(scene.glance, self.from_glance)  # (B, 4D)
-            state["gates"] = gates.repeat_interleave(captions, dim=0)  # (R, 4D)
+            state["gates"] = gates[state["image"]]  # (R, 4D)
         return state
 
     def step(self, scene: Scene, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """One word further: (R,) ids to (R, V) log-probabilities, R = B * N rows."""
+        """One word further: (R,) ids to (R, V) log-probabilities."""
         state = self._advance(tokens, state)
-        rows = state["hidden"].view(scene.glance.shape[0], -1, self.units)  # (B, N, D)
-        return self._predict(scene, rows)[0].flatten(0, 1), state
+        places, slots = _places(state["image"], len(scene.glance))
+        rows = _spread(state["hidden"], places, slots).view(len(scene.glance), -1, self.units)
+        return self._predict(scene, rows)[0].flatten(0, 1)[places], state
 
     def read(self, scene: Scene, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Teacher forcing: what is predicted after every word of one caption an image.
@@ -321,11 +344,7 @@ class Stepper:
         gates = self.table[tokens] + self._linear(state["hidden"], self.recurrent)  # (R, 4D)
         if self.attentive:
             gates = gates + state["gates"]
-        write, forget, candidate, show = gates.chunk(4, dim=-1)
-        cell = torch.sigmoid(forget) * state["cell"]
-        cell = torch.addcmul(cell, torch.sigmoid(write), torch.tanh(candidate))  # (R, D)
-        hidden = torch.sigmoid(show) * torch.tanh(cell)  # (R, D)
-        return {**state, "hidden": hidden, "cell": cell}
+        return {**state, **_gated(gates, state["cell"])}
 
     def _predict(self, scene: Scene, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) LSTM outputs to (B, N, V) log-probabilities and (B, N, P) attention."""

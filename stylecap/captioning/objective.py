@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -88,35 +89,44 @@ class CaptionLoss(nn.Module):
         of a picture's other samples (Luo 2020, "A Better Variant of Self-Critical Sequence
         Training").
         """
-        images = scene.glance.shape[0]
-        told: list[Tensor] = []
+        images = len(scene.glance)
+        told: list[tuple[Tensor, Tensor]] = []  # (R,) rows that go on, (R, V) of them
+
+        def begin(rows: int) -> State:
+            state = self.decoder.begin(scene, rows // images)
+            return {**state, "row": torch.arange(rows, device=scene.glance.device)}
 
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
             log_probs, state = self.decoder.step(scene, tokens, state)
-            told.append(log_probs)  # (B*N, V)
+            told.append((state["row"], log_probs))
             return log_probs, state
 
-        drawn = sample(
-            lambda rows: self.decoder.begin(scene, rows // images),
-            step,
-            images,
-            self.rules,
-            count=self.samples,
-            top_k=self.top_k,
-        )
+        drawn = sample(begin, step, images, self.rules, count=self.samples, top_k=self.top_k)
         captions = [[sentence.tokens for sentence in each] for each in drawn]
         rewards = judge(captions)  # (B, N)
         advantage = (rewards - rewards.mean(1, keepdim=True)) * self.samples / (self.samples - 1)
         targets = pad_tokens(captions, self.rules.max_words)[..., 1:].flatten(0, 1)  # (B*N, T)
-        targets = targets.to(told[0].device)
+        targets = targets.to(scene.glance.device)
         counts = targets != PAD
-        steps = zip(told, targets.mT.unsqueeze(2), strict=True)
-        chosen = torch.cat(
-            [log_probs.gather(1, word) for log_probs, word in steps], dim=1
-        )  # (B*N, T)
-        weights = advantage.to(chosen).flatten()[:, None]  # (B*N, 1)
-        loss = -(chosen.where(counts, 0.0) * weights).sum()
+        weights = advantage.to(scene.glance).flatten()  # (B*N,)
+        loss = scene.glance.new_zeros(())
+        for (row, log_probs), words in zip(told, targets.mT, strict=True):
+            chosen = log_probs.gather(1, words[row, None]).squeeze(1)  # (R,)
+            loss = loss - ((chosen - self._log_share(log_probs)) * weights[row]).sum()
         return loss, counts.sum(), rewards.mean(1).sum().to(loss)
+
+    def _log_share(self, log_probs: Tensor) -> Tensor:
+        """(R, V) to (R,): of the words that are drawn among, the whole probability.
+
+        What is drawn is their distribution, so it is theirs whose gradient is taken: with that
+        of all words, captions that earn little would raise the words that are never drawn.
+        """
+        if not self.top_k:
+            return log_probs.new_zeros(len(log_probs))
+        known = torch.ones(log_probs.shape[1], dtype=torch.bool, device=log_probs.device)
+        known[list(self.rules.banned)] = False
+        drawn_among = log_probs.where(known, -math.inf).topk(self.top_k).values  # (R, K)
+        return drawn_among.logsumexp(1)
 
 
 class CiderJudge:

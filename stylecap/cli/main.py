@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "teach a captioner from your own captioned pictures",
     ),
     "evaluate-captioner": ("stylecap.cli.evaluate_captioner", "measure how good captions are"),
+    "batch": ("stylecap.cli.batch", "paint many photos in many styles; continue where it was"),
     "styles": ("stylecap.cli.styles", "list or draw the built-in styles"),
     "layers": ("stylecap.cli.layers", "sizes, parameters and cost of a network's layers"),
     "weights": ("stylecap.cli.weights", "list, verify or fetch pretrained weights"),
