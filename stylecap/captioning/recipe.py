@@ -30,7 +30,7 @@ from stylecap.captioning.data import (
 from stylecap.captioning.metrics import CiderD, Words
 from stylecap.captioning.options import CaptionOptions, TrainOptions
 from stylecap.captioning.train import Corpus, Trained, train
-from stylecap.errors import InputError, OutputError
+from stylecap.errors import InputError, OptionError, OutputError
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.record import current_versions
 from stylecap.runtime import Runtime
@@ -77,6 +77,7 @@ def train_captioner(
         The captioner, or None if it was stopped.
     Raises:
         InputError: captions or pictures cannot be read, or the folder belongs to another run.
+        OptionError: no word is frequent enough.
         OutputError: a folder cannot be written.
         DeviceError: the device is not here.
         WeightsError: the backbone's weights are missing or corrupt.
@@ -95,6 +96,12 @@ def train_captioner(
             f"{len(training)} and {len(validation)}; name the file with the other split, too"
         )
     check_pictures([*training, *validation])
+    counts = Counter(word for each in training for words in each.captions for word in words)
+    if max(counts.values()) < options.min_count:
+        raise OptionError(
+            f"min_count: no word occurs {options.min_count} times in the training captions, the "
+            f"most frequent one {max(counts.values())} times; choose less"
+        )
     store = FeatureCache(cache or folder / FEATURES)
 
     def features(
