@@ -84,9 +84,6 @@ def train_captioner(
     Source: Vinyals et al. 2015; Lu et al. 2017; Rennie et al. 2017.
     """
     options, folder = options or TrainOptions(), Path(folder)
-    if backbone is None:
-        backbone = load_backbone(options.backbone, runtime=_agreed_runtime(device))
-    view = VIEWS[options.backbone]
     captioned = read_all(data, pictures)
     training = [each for each in captioned if each.split == "train"]
     validation = [each for each in captioned if each.split == "dev"]
@@ -102,7 +99,9 @@ def train_captioner(
             f"min_count: no word occurs {options.min_count} times in the training captions, the "
             f"most frequent one {max(counts.values())} times; choose less"
         )
-    store = FeatureCache(cache or folder / FEATURES)
+    if backbone is None:
+        backbone = load_backbone(options.backbone, runtime=_agreed_runtime(device))
+    view, store = VIEWS[options.backbone], FeatureCache(cache or folder / FEATURES)
 
     def features(
         of: Sequence[CaptionedPicture], what: str, mirrored: bool = False
