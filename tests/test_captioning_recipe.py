@@ -215,6 +215,7 @@ def test_refusals(
     assert "got 1 and 0" in refused(capsys, 1, *run, "--data", only)
     only.write_text("picture,caption,split\ngone.png,a dog,train\ngone.png,a dog,dev\n")
     assert "--pictures" in refused(capsys, 1, *run, "--data", only)
+    assert "min_count" in refused(capsys, 2, *run, "--data", data, "--min-count", 99)
     other = ("train-captioner", "--data", data, "-o", trained, *FLAGS)
     assert "epochs" not in refused(capsys, 1, *other, "--units", 32)
     both = tmp_path / "both.safetensors"

@@ -30,7 +30,7 @@ from stylecap.captioning.data import (
 from stylecap.captioning.metrics import CiderD, Words
 from stylecap.captioning.options import CaptionOptions, TrainOptions
 from stylecap.captioning.train import Corpus, Trained, train
-from stylecap.errors import InputError, OutputError
+from stylecap.errors import InputError, OptionError, OutputError
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.record import current_versions
 from stylecap.runtime import Runtime
@@ -77,15 +77,13 @@ def train_captioner(
         The captioner, or None if it was stopped.
     Raises:
         InputError: captions or pictures cannot be read, or the folder belongs to another run.
+        OptionError: no word is frequent enough.
         OutputError: a folder cannot be written.
         DeviceError: the device is not here.
         WeightsError: the backbone's weights are missing or corrupt.
     Source: Vinyals et al. 2015; Lu et al. 2017; Rennie et al. 2017.
     """
     options, folder = options or TrainOptions(), Path(folder)
-    if backbone is None:
-        backbone = load_backbone(options.backbone, runtime=_agreed_runtime(device))
-    view = VIEWS[options.backbone]
     captioned = read_all(data, pictures)
     training = [each for each in captioned if each.split == "train"]
     validation = [each for each in captioned if each.split == "dev"]
@@ -95,7 +93,15 @@ def train_captioner(
             f"{len(training)} and {len(validation)}; name the file with the other split, too"
         )
     check_pictures([*training, *validation])
-    store = FeatureCache(cache or folder / FEATURES)
+    counts = Counter(word for each in training for words in each.captions for word in words)
+    if max(counts.values()) < options.min_count:
+        raise OptionError(
+            f"min_count: no word occurs {options.min_count} times in the training captions, the "
+            f"most frequent one {max(counts.values())} times; choose less"
+        )
+    if backbone is None:
+        backbone = load_backbone(options.backbone, runtime=_agreed_runtime(device))
+    view, store = VIEWS[options.backbone], FeatureCache(cache or folder / FEATURES)
 
     def features(
         of: Sequence[CaptionedPicture], what: str, mirrored: bool = False
