@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "stylize": ("stylecap.cli.stylize", "paint a photo in the style of other pictures"),
     "styles": ("stylecap.cli.styles", "list or draw the built-in styles"),
     "layers": ("stylecap.cli.layers", "sizes, parameters and cost of a network's layers"),
+    "features": ("stylecap.cli.features", "show what a layer's channels answer to"),
     "weights": ("stylecap.cli.weights", "list, verify or fetch pretrained weights"),
     "show-record": ("stylecap.cli.show_record", "print how a picture was made"),
 }
