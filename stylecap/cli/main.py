@@ -26,6 +26,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "styles": ("stylecap.cli.styles", "list or draw the built-in styles"),
     "layers": ("stylecap.cli.layers", "sizes, parameters and cost of a network's layers"),
     "features": ("stylecap.cli.features", "show what a layer's channels answer to"),
+    "quality": (
+        "stylecap.cli.quality",
+        "judge what a painting kept and reached",
+    ),
     "weights": ("stylecap.cli.weights", "list, verify or fetch pretrained weights"),
     "show-record": ("stylecap.cli.show_record", "print how a picture was made"),
 }
