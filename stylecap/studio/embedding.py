@@ -201,7 +201,7 @@ class WordSearch:
             InputError: the backbone is another one.
         """
         features = grid_features(backbone, see(picture, self.view), self.view).cpu()
-        with torch.inference_mode():
+        with torch.no_grad():
             return self.model.pictures(summary(features))[0]
 
     def embed_words(self, text: str) -> Tensor:
@@ -216,7 +216,7 @@ class WordSearch:
                 f"words: none of {text!r} is known; the search knows {len(self.vocabulary) - 4} "
                 "English words, describe the scene with others"
             )
-        with torch.inference_mode():
+        with torch.no_grad():
             return self.model.sentences(torch.tensor([ids]))[0]
 
     def save(self, path: str | Path) -> None:
