@@ -39,7 +39,9 @@ _NEIGHBOURHOOD = 5  # cells, over which a texture is averaged
 _PLACE = 0.3  # deviation of a position's row or column, beside 1 for each layer's features
 _RESTARTS = 4
 _ROUNDS = 30
-_RADIUS_PX, _SOFTNESS = 6, 1e-3  # of the guided filter; softness in squared units of [0, 1]
+# Of the guided filter. Deep layers see both sides of an edge from some way off, and give a border
+# region along it; the window must be wider, so that the side's own colour decides there.
+_RADIUS_PX, _SOFTNESS = 14, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +263,13 @@ def k_means(points: Tensor, clusters: int, seed: int = 0) -> Tensor:
     best, kept = float("inf"), None
     for _ in range(_RESTARTS):
         centres = _first_centres(points, clusters, generator)
-        owner = None
+        owner: Tensor | None = None
         for _ in range(_ROUNDS):
             distances = torch.cdist(points, centres).square()  # (N, R)
-            before, owner = owner, distances.argmin(1)
-            if before is not None and torch.equal(before, owner):
+            nearest = distances.argmin(1)  # (N,)
+            if owner is not None and torch.equal(owner, nearest):
                 break
+            owner = nearest
             own = functional.one_hot(owner, clusters).to(points.dtype)  # (N, R)
             counts = own.sum(0)[:, None]  # (R, 1)
             centres = torch.where(counts > 0, own.mT @ points / counts.clamp_min(1), centres)
@@ -298,18 +301,19 @@ def guided_filter(guide: Tensor, values: Tensor, radius: int, softness: float) -
         rows = functional.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
         return functional.avg_pool2d(rows, (side, 1), 1, (radius, 0), count_include_pad=False)
 
+    height, width = guide.shape[-2:]
     guide_mean, value_mean = mean(guide), mean(values)  # (1, 3, H, W), (1, R, H, W)
     pairs = guide[0, :, None] * guide[0]  # (3, 3, H, W)
-    spread = mean(pairs.flatten(0, 1)[None])[0].unflatten(0, (3, 3))  # (3, 3, H, W)
+    spread = mean(pairs.flatten(0, 1)[None]).view(3, 3, height, width)  # (3, 3, H, W)
     spread = spread - guide_mean[0, :, None] * guide_mean[0]
-    crossed = mean((guide[0, :, None] * values[0]).flatten(0, 1)[None])[0]  # (3*R, H, W)
-    crossed = crossed.unflatten(0, (3, -1)) - guide_mean[0, :, None] * value_mean[0]
+    crossed = mean((guide[0, :, None] * values[0]).flatten(0, 1)[None])
+    crossed = crossed.view(3, -1, height, width) - guide_mean[0, :, None] * value_mean[0]
     system = spread.permute(2, 3, 0, 1) + softness * torch.eye(3)  # (H, W, 3, 3)
-    slopes = torch.linalg.solve(system, crossed.permute(2, 3, 0, 1))  # (H, W, 3, R)
-    slopes = slopes.permute(2, 3, 0, 1)  # (3, R, H, W)
+    solved = torch.linalg.solve(system, crossed.permute(2, 3, 0, 1))  # (H, W, 3, R)
+    slopes = solved.permute(2, 3, 0, 1)  # (3, R, H, W)
     offsets = value_mean[0] - (slopes * guide_mean[0, :, None]).sum(0)  # (R, H, W)
-    smooth = mean(slopes.flatten(0, 1)[None])[0].unflatten(0, (3, -1))  # (3, R, H, W)
-    return ((smooth * guide[0, :, None]).sum(0) + mean(offsets[None])[0])[None]
+    smooth = mean(slopes.flatten(0, 1)[None]).view(3, -1, height, width)  # (3, R, H, W)
+    return (smooth * guide[0, :, None]).sum(0)[None] + mean(offsets[None])  # (1, R, H, W)
 
 
 def _size(picture: Image.Image) -> tuple[int, int]:
@@ -322,9 +326,9 @@ def _principal(described: Tensor) -> Tensor:
     centred = points - points.mean(1, keepdim=True)
     covariance = centred @ centred.mT / points.shape[1]  # (C, C)
     _, vectors = torch.linalg.eigh(covariance)
-    first = vectors[:, -_COMPONENTS:].mT @ centred  # (K, N)
+    first: Tensor = vectors[:, -_COMPONENTS:].mT @ centred  # (K, N)
     scale = first.square().sum(0).mean().sqrt().clamp_min(1e-6)
-    return (first / scale).unflatten(1, described.shape[1:])
+    return (first / scale).view(-1, *described.shape[1:])  # (K, h, w)
 
 
 def _first_centres(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:

@@ -198,7 +198,9 @@ class PictureIndex:
             if names:
                 vectors = {space: np.stack([row[space] for row in rows]) for space in rows[0]}
                 self._write(embedder.key, names, stamps, [], vectors)
-                names.clear(), stamps.clear(), rows.clear()
+                names.clear()
+                stamps.clear()
+                rows.clear()
 
         if gone:
             self._write(embedder.key, [], [], gone, {})

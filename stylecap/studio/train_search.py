@@ -169,8 +169,8 @@ def evaluate(
         pictures = model.pictures(pairs.summaries)  # (N, D)
         spoken = torch.cat(
             [
-                model.sentences(sentences.tokens(rows, False))
-                for rows in torch.arange(sentences.count).split(500)
+                model.sentences(sentences.tokens(slice(start, start + 500), False))
+                for start in range(0, sentences.count, 500)
             ]
         )  # (M, D)
     forth, back = recalls(pictures, spoken, sentences.owners)
@@ -191,7 +191,7 @@ class _Sentences:
         )
         self.count = len(captions)
 
-    def tokens(self, rows: Tensor, mirrored: bool) -> Tensor:
+    def tokens(self, rows: Tensor | slice, mirrored: bool) -> Tensor:
         """(B, T) of the longest among them."""
         tokens = (self._mirrored if mirrored else self._plain)[rows]
         longest = int((tokens != PAD).sum(1).max())
@@ -212,7 +212,12 @@ def _batches(owners: Tensor, size: int) -> list[Tensor]:
         if turn == len(rounds):
             rounds.append([])
         rounds[turn].append(row)
-    parts = [part for turn in rounds for part in torch.tensor(turn).split(size) if len(part) > 1]
+    parts = [
+        torch.tensor(turn[start : start + size])
+        for turn in rounds
+        for start in range(0, len(turn), size)
+        if len(turn) - start > 1  # a pair alone has nothing to be told apart from
+    ]
     return [parts[index] for index in torch.randperm(len(parts)).tolist()]
 
 
