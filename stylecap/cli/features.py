@@ -104,7 +104,7 @@ def _maps(
     from stylecap.studio.explore import feature_maps, feature_sheet, picture_for
 
     image = picture_for(load_picture(arguments.photo), arguments.size)
-    maps = feature_maps(backbone, image, arguments.layer, arguments.count or 24)
+    maps = feature_maps(backbone, image, arguments.layer, _count(arguments, 24))
     title = f"{arguments.layer} of {backbone.name}: strongest channels on {arguments.photo.name}"
     channels = [
         {"channel": each.channel, "strength": each.strength, "peak": each.peak} for each in maps
@@ -141,7 +141,7 @@ def _patches(
             paths,
             arguments.layer,
             arguments.channel,
-            arguments.count or 10,
+            _count(arguments, 10),
             long_side_px=arguments.size,
             on_progress=display,
             should_stop=interruption,
@@ -157,6 +157,10 @@ def _patches(
         for each in patches
     ]
     return patch_sheet(patches, title), {"channel": arguments.channel, "patches": numbers}
+
+
+def _count(arguments: argparse.Namespace, usual: int) -> int:
+    return usual if arguments.count is None else int(arguments.count)
 
 
 def _summary(numbers: dict[str, object]) -> str:

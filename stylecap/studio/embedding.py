@@ -174,7 +174,6 @@ class WordSearch:
         vocabulary: the words it knows.
         view: how it sees pictures; names the backbone.
         record: how it was trained.
-        sha256: of its weight file, or ``""``.
     """
 
     def __init__(

@@ -150,8 +150,6 @@ class PictureIndex:
     Args:
         folder: of the index; made by the first `update`.
         root: folder that the pictures' names are relative to.
-    Raises:
-        InputError: the folder holds files that are no index.
     """
 
     def __init__(self, folder: str | Path, root: str | Path) -> None:
@@ -177,6 +175,7 @@ class PictureIndex:
             on_progress: told after every picture.
             should_stop: asked before every picture.
         Raises:
+            InputError: a file of the index is damaged.
             OutputError: the index cannot be written.
         """
         self._searchers.clear()
@@ -240,7 +239,7 @@ class PictureIndex:
             count: how many at most.
         Raises:
             OptionError: unknown space, or one that this index does not have.
-            InputError: the index is empty, or FAISS is not installed.
+            InputError: the index is empty or damaged, or FAISS is not installed.
         """
         if space not in SPACES:
             raise OptionError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
