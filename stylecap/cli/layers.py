@@ -26,38 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from stylecap.backbone import layer_table
+    from stylecap.studio.explore import LAYER_COLUMNS, layer_rows
 
-    layers = layer_table(arguments.backbone, arguments.size)
-    parameters = sum(layer.parameters for layer in layers)
-    multiply_adds = sum(layer.multiply_adds for layer in layers)
-    height, width = arguments.size
     if arguments.json:
+        layers = layer_table(arguments.backbone, arguments.size)
+        height, width = arguments.size
         say_json(
             {
                 "backbone": arguments.backbone,
                 "height": height,
                 "width": width,
                 "layers": [asdict(layer) for layer in layers],
-                "parameters": parameters,
-                "multiply_adds": multiply_adds,
+                "parameters": sum(layer.parameters for layer in layers),
+                "multiply_adds": sum(layer.multiply_adds for layer in layers),
             }
         )
         return 0
-    head = ("layer", "output", "parameters", "multiply-adds", "field px", "stride px")
-    rows = [
-        (
-            layer.name,
-            "x".join(map(str, (*layer.output[1:], layer.output[0]))),
-            f"{layer.parameters:,}",
-            f"{layer.multiply_adds:,}",
-            str(layer.receptive_field_px),
-            str(layer.stride_px),
-        )
-        for layer in layers
-    ]
-    image = ("image", f"{height}x{width}x3", "0", "0", "1", "1")
-    total = ("total", "", f"{parameters:,}", f"{multiply_adds:,}", "", "")
-    say(table(head, [image, *rows, total], right=(1, 2, 3, 4, 5)))
+    say(table(LAYER_COLUMNS, layer_rows(arguments.backbone, arguments.size), right=(1, 2, 3, 4, 5)))
     return 0
 
 

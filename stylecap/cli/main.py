@@ -32,6 +32,16 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "batch": ("stylecap.cli.batch", "paint many photos in many styles; continue where it was"),
     "styles": ("stylecap.cli.styles", "list or draw the built-in styles"),
     "layers": ("stylecap.cli.layers", "sizes, parameters and cost of a network's layers"),
+    "features": ("stylecap.cli.features", "show what a layer's channels answer to"),
+    "masks": ("stylecap.cli.masks", "divide a photo into regions for painting"),
+    "quality": (
+        "stylecap.cli.quality",
+        "judge what a painting kept and reached",
+    ),
+    "align": ("stylecap.cli.align", "show where a caption's words belong in a photo"),
+    "index": ("stylecap.cli.index", "make a folder of pictures searchable"),
+    "search": ("stylecap.cli.search", "find pictures by a picture, a style or words"),
+    "train-search": ("stylecap.cli.train_search", "train the search by words"),
     "weights": ("stylecap.cli.weights", "list, verify or fetch pretrained weights"),
     "show-record": ("stylecap.cli.show_record", "print how a picture was made"),
 }

@@ -1,0 +1,81 @@
+"""`stylecap index`: make a folder of pictures searchable."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylecap.cli.terminal import Display, Interruption, one_line, say, say_json
+from stylecap.errors import InputError
+
+if TYPE_CHECKING:
+    from stylecap.studio.embedding import WordSearch
+
+#: Where a folder's index lies unless another place is named; hidden, so that no picture is.
+INDEX = ".stylecap-index"
+_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="of the pictures")
+    parser.add_argument(
+        "-o", "--output", metavar="INDEX", type=Path, help=f"(default FOLDER/{INDEX})"
+    )
+    add_words(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; 130 if it was interrupted, with the pictures so far kept."""
+    from stylecap.backbone import load_backbone
+    from stylecap.images import list_pictures
+    from stylecap.studio.search import PictureEmbedder, PictureIndex
+
+    folder = arguments.folder
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder; give a folder of pictures")
+    paths = list_pictures([folder])
+    words = load_words(arguments.words)
+    index = PictureIndex(arguments.output or folder / INDEX, folder)
+    with Display(quiet=arguments.quiet) as display:
+        if words is None:
+            display.tell("no weights for a search by words are here; pictures and styles only")
+        embedder = PictureEmbedder(load_backbone("vgg16"), words)
+        with Interruption(display) as interruption:
+            done = index.update(paths, embedder, on_progress=display, should_stop=interruption)
+        for path, reason in done.failed[:10]:
+            display.tell(f"left out {path}: {reason}")
+    if arguments.json:
+        failed = [{"path": str(path), "reason": reason} for path, reason in done.failed]
+        counts = {"added": done.added, "kept": done.kept, "removed": done.removed}
+        say_json({"index": str(index.folder), **counts, "failed": failed, "stopped": done.stopped})
+    elif not arguments.quiet:
+        counted = f"{done.added} added, {done.kept} kept, {done.removed} removed"
+        say(one_line(f"{index.folder}: {counted}, {len(done.failed)} left out"))
+    return _INTERRUPTED if done.stopped else 0
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names the weights of the search by words."""
+    parser.add_argument(
+        "--words-weights",
+        dest="words",
+        metavar="FILE",
+        help="weights of `stylecap train-search`, instead of those that come with stylecap",
+    )
+
+
+def load_words(file: str | None) -> WordSearch | None:
+    """The weights named, the shipped ones, or None where there are none."""
+    from stylecap.errors import WeightsError
+    from stylecap.studio.embedding import load_word_search
+
+    if file is not None:
+        return load_word_search(file)
+    try:
+        return load_word_search()
+    except WeightsError:
+        return None

@@ -1,0 +1,135 @@
+"""`stylecap train-search`: train the search by words on captioned pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylecap.cli.flags import add_options, read_options
+from stylecap.cli.terminal import Display, Interruption, one_line, say, say_json
+from stylecap.errors import InputError, OutputError
+from stylecap.studio.options import SearchTrainOptions
+
+if TYPE_CHECKING:
+    from stylecap.captioning.data import CaptionedPicture
+    from stylecap.progress import OnProgress, ShouldStop
+    from stylecap.studio.train_search import Pairs
+
+_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument(
+        "data", metavar="DATA", type=Path, help="captions, in any form that captioners train on"
+    )
+    parser.add_argument("--pictures", metavar="FOLDER", type=Path, help="if not beside DATA")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, default=Path("search-vgg16.safetensors")
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("out/features"),
+        help="keeps the pictures' features (default out/features)",
+    )
+    parser.add_argument(
+        "--precision",
+        metavar="NAME",
+        default="auto",
+        help="of the network: auto, float32 or bfloat16",
+    )
+    add_options(parser, SearchTrainOptions)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; 130 if it was interrupted, with the best epoch so far saved."""
+    options = read_options(arguments, SearchTrainOptions)
+    if arguments.output.suffix != ".safetensors" or not arguments.output.parent.is_dir():
+        raise OutputError(
+            f"{arguments.output}: expected a .safetensors file in a folder that is there"
+        )
+    from stylecap.captioning.data import read_captions
+    from stylecap.studio.embedding import SEARCH_VIEW, WordSearch
+    from stylecap.studio.train_search import train_search
+
+    read = read_captions(arguments.data, arguments.pictures)
+    with Display(quiet=arguments.quiet) as display, Interruption(display) as stop:
+        sets = [
+            _pairs(
+                [each for each in read if each.split == split],
+                arguments,
+                mirrored=options.mirrored and split == "train",
+                on_progress=display,
+                should_stop=stop,
+            )
+            for split in ("train", "dev")
+        ]
+        training, validation = sets
+        if training is None or validation is None:
+            return _INTERRUPTED
+        model, words, record = train_search(
+            training, validation, options, on_progress=display, should_stop=stop
+        )
+    WordSearch(model, words, SEARCH_VIEW, record=record).save(arguments.output)
+    if arguments.json:
+        say_json({"output": str(arguments.output), **record})
+    elif not arguments.quiet:
+        best = record["validation"]
+        found = [
+            "/".join(f"{value:.1f}" for value in best[side])
+            for side in ("image_to_text", "text_to_image")
+        ]
+        say(
+            one_line(
+                f"{arguments.output}: epoch {record['epoch']}, R@1/5/10 image to text {found[0]}, "
+                f"text to image {found[1]}"
+            )
+        )
+    return _INTERRUPTED if stop.requested else 0
+
+
+def _pairs(
+    pictures: list[CaptionedPicture],
+    arguments: argparse.Namespace,
+    *,
+    mirrored: bool,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+) -> Pairs | None:
+    """A split's pictures as the search sees them; None if it was stopped."""
+    import numpy as np
+    import torch
+
+    from stylecap.backbone import load_backbone
+    from stylecap.captioning.data import FeatureCache
+    from stylecap.runtime import Runtime
+    from stylecap.studio.embedding import SEARCH_VIEW, summary
+    from stylecap.studio.train_search import Pairs
+
+    if not pictures:
+        raise InputError(f"{arguments.data}: expected pictures for both train and dev")
+    runtime = Runtime.choose("auto", arguments.precision)
+    backbone = load_backbone(SEARCH_VIEW.backbone, runtime=runtime)
+    seen = []
+    for flipped in (False, True) if mirrored else (False,):
+        features = FeatureCache(arguments.cache).features(
+            backbone,
+            SEARCH_VIEW,
+            [each.path for each in pictures],
+            mirrored=flipped,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+        if features is None:
+            return None
+        parts = [
+            summary(torch.from_numpy(np.array(features[start : start + 256])))
+            for start in range(0, len(features), 256)
+        ]
+        seen.append(torch.cat(parts))
+    return Pairs(seen[0], [each.captions for each in pictures], seen[1] if mirrored else None)

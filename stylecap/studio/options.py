@@ -1,0 +1,37 @@
+"""What can be chosen about training the search by words. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stylecap.options import option, validate
+
+
+@dataclass(frozen=True)
+class SearchTrainOptions:
+    """How pictures and sentences are taught to meet in one space."""
+
+    units: int = option(512, "Width of the common space and of the GRU.", minimum=8, maximum=4096)
+    word_units: int = option(256, "Width of a word.", minimum=8, maximum=1024)
+    dropout: float = option(0.4, "Share of inputs dropped.", minimum=0, maximum=0.95)
+    min_count: int = option(5, "Words rarer than this are unknown.", minimum=1)
+    max_words: int = option(24, "Longer sentences are cut here.", minimum=1, advanced=True)
+    mirrored: bool = option(True, "Train on mirrored pictures, too.")
+    epochs: int = option(14, "Passes over all sentences.", minimum=1)
+    gentle_epochs: int = option(
+        2, "Of them, so many with all negatives before only the hardest counts.", minimum=0
+    )
+    batch: int = option(128, "Pairs a step; their others are the negatives.", minimum=2)
+    margin: float = option(
+        0.2, "By how much the right one must be nearer than a wrong one.", minimum=0, maximum=2
+    )
+    learning_rate: float = option(1e-3, "Highest step size of Adam.", minimum=0)
+    average: float = option(
+        0.995, "Decay of the averaged weights; 0 for none.", minimum=0, maximum=0.99999
+    )
+    clip: float = option(2.0, "Longest gradient.", minimum=0.001, advanced=True)
+    seed: int = option(0, "Start of the random numbers.", minimum=0)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        validate(self)

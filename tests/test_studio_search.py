@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
+from stylecap.cli.main import main
+from stylecap.errors import InputError, OptionError
+from stylecap.images import save_picture
+from stylecap.studio import search as search_module
+from stylecap.studio.embedding import (
+    EmbeddingShape,
+    JointEmbedding,
+    WordSearch,
+    load_word_search,
+    pad_sentences,
+    ranking_loss,
+    recalls,
+    summary,
+)
+from stylecap.studio.options import SearchTrainOptions
+from stylecap.studio.search import PictureIndex, style_moments
+from stylecap.studio.train_search import Pairs, _batches, evaluate, train_search
+
+faiss = pytest.importorskip("faiss")
+torch.set_num_threads(1)
+
+
+class ByColor:
+    """The mean colour of a picture, as its content; counts what it is asked."""
+
+    def __init__(self, key: str = "color") -> None:
+        self.key = key
+        self.asked = 0
+
+    def __call__(self, picture: Image.Image) -> dict[str, np.ndarray]:
+        self.asked += 1
+        color = np.asarray(picture.convert("RGB"), np.float32).mean((0, 1)) + 1
+        return {"content": color / np.linalg.norm(color)}
+
+
+RED, GREEN = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
+
+
+def pictures(folder: Path, **colors: str) -> list[Path]:
+    for name, color in colors.items():
+        save_picture(Image.new("RGB", (9, 9), color), folder / f"{name}.png")
+    return sorted(folder.glob("*.png"))
+
+
+def test_the_nearest_come_first(tmp_path: Path) -> None:
+    paths = pictures(tmp_path, a="#ff0000", b="#00ff00", c="#ff8000", d="#0000ff")
+    index = PictureIndex(tmp_path / "index", tmp_path)
+    done = index.update(paths, ByColor())
+    assert (done.added, done.kept, done.removed, done.failed) == (4, 0, 0, ())
+    hits = index.search("content", RED, 2)
+    assert [hit.path.name for hit in hits] == ["a.png", "c.png"]
+    assert hits[0].score == pytest.approx(1, abs=1e-3)
+    # As good as looking at them all.
+    again = PictureIndex(tmp_path / "index", tmp_path).search("content", GREEN, 99)
+    assert [hit.path.name for hit in again][:2] == ["b.png", "c.png"] and len(again) == 4
+
+
+def test_only_what_changed_is_computed_again(tmp_path: Path) -> None:
+    paths = pictures(tmp_path, a="#ff0000", b="#00ff00", c="#0000ff")
+    index = PictureIndex(tmp_path / "index", tmp_path)
+    index.update(paths, ByColor())
+    paths = pictures(tmp_path, b="#fe0100", e="#101010")
+    os.utime(tmp_path / "b.png", ns=(1, 1))
+    (tmp_path / "c.png").unlink()
+    embedder = ByColor()
+    done = index.update([path for path in paths if path.exists()], embedder)
+    assert (done.added, done.kept, done.removed, embedder.asked) == (2, 1, 1, 2)
+    hits = index.search("content", RED, 9)
+    assert {hit.path.name for hit in hits[:2]} == {"a.png", "b.png"}
+    assert len(hits) == len(index) == 3
+    other = ByColor("another network")
+    assert index.update([path for path in paths if path.exists()], other).added == 3
+    assert len(index) == 3 and len(list((tmp_path / "index").iterdir())) == 1
+
+
+def test_a_kill_loses_at_most_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at every picture in turn, and once in the middle of writing."""
+    monkeypatch.setattr(search_module, "_PART_ROWS", 2)
+    paths = pictures(tmp_path, a="#ff0000", b="#00ff00", c="#0000ff", d="#ffff00", e="#ffffff")
+    folder = tmp_path / "index"
+
+    class Killed(BaseException):
+        pass
+
+    class Dying(ByColor):
+        def __call__(self, picture: Image.Image) -> dict[str, np.ndarray]:
+            if self.asked == 3:
+                os._exit(9)
+            return super().__call__(picture)
+
+    child = os.fork()
+    if child == 0:
+        PictureIndex(folder, tmp_path).update(paths, Dying())
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (folder / ".half-written.part").write_bytes(b"rubbish")
+    index = PictureIndex(folder, tmp_path)
+    assert len(index) == 2
+    embedder = ByColor()
+    assert index.update(paths, embedder).added == 3 == embedder.asked
+    assert len(index.search("content", RED, 9)) == 5
+
+
+def test_stopping_keeps_what_is_done(tmp_path: Path) -> None:
+    paths = pictures(tmp_path, a="#ff0000", b="#00ff00", c="#0000ff")
+    index = PictureIndex(tmp_path / "index", tmp_path)
+    embedder = ByColor()
+    done = index.update(paths, embedder, should_stop=lambda: embedder.asked == 2)
+    assert done.stopped and done.added == len(index) == 2
+    assert index.update(paths, ByColor()).added == 1
+
+
+def test_many_small_files_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "_MANY_PARTS", 2)
+    index = PictureIndex(tmp_path / "index", tmp_path)
+    for name in "abcd":
+        paths = pictures(tmp_path, **{name: f"#{'abcd'.index(name) * 60:02x}00ff"})
+        index.update(paths, ByColor())
+    assert len(list((tmp_path / "index").iterdir())) <= 2
+    assert len(index) == 4 and index.search("content", RED, 1)[0].path.name == "d.png"
+
+
+def test_what_cannot_be_indexed_or_searched_is_said(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    paths = pictures(tmp_path, a="#ff0000")
+    index = PictureIndex(tmp_path / "index", tmp_path)
+    with pytest.raises(InputError, match="no picture in the index"):
+        index.search("content", RED)
+    done = index.update(paths, ByColor())
+    assert done.added == 1 and done.failed[0][0].name == "bad.png"
+    with pytest.raises(OptionError, match="no vectors for 'words'"):
+        index.search("words", RED)
+    with pytest.raises(OptionError, match="content, style, words"):
+        index.search("sound", RED)
+    (tmp_path / "index" / "00000007.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(InputError, match=r"00000007.*remove it"):
+        len(index)
+
+
+def test_style_moments_do_not_know_places() -> None:
+    features = torch.rand(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    turned = features.flip(2).transpose(2, 3)
+    assert torch.allclose(style_moments([features]), style_moments([turned]), atol=1e-6)
+    assert float(style_moments([features, features]).norm()) == pytest.approx(1, abs=1e-5)
+
+
+# the joint embedding
+
+
+def test_ranking_loss_by_hand() -> None:
+    """Margin 0.2. Pictures: max(0, .2-.9+.8) = .1, and 0; sentences: 0, and max(0, .2-.5+.8) = .5.
+
+    With all negatives the same here, since each has one; a third pair makes the difference.
+    """
+    scores = torch.tensor([[0.9, 0.8], [0.1, 0.5]])
+    assert float(ranking_loss(scores, 0.2)) == pytest.approx((0.1 + 0 + 0 + 0.5) / 2)
+    three = torch.zeros(3, 3)
+    assert float(ranking_loss(three, 0.2)) == pytest.approx(0.4)
+    assert float(ranking_loss(three, 0.2, hardest=False)) == pytest.approx(0.8)
+    assert float(ranking_loss(torch.eye(3), 0.2)) == 0
+    with pytest.raises(ValueError, match="B, B"):
+        ranking_loss(torch.zeros(2, 3), 0.2)
+
+
+def test_recalls_by_hand() -> None:
+    """Two pictures, three sentences; sentence 2 belongs to picture 1 but lies at picture 0."""
+    pictures_ = torch.eye(2)
+    sentences = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
+    forth, back = recalls(pictures_, sentences, torch.tensor([0, 1, 1]), at=(1, 2))
+    assert forth == [100, 100]
+    assert back == pytest.approx([200 / 3, 100])
+
+
+def test_padding_does_not_change_a_sentence() -> None:
+    torch.manual_seed(0)
+    model = JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8)).eval()
+    short = model.sentences(pad_sentences([[4, 5]], 24))
+    long = model.sentences(pad_sentences([[4, 5], [6, 7, 8, 5, 4]], 24))
+    assert torch.allclose(short[0], long[0], atol=1e-6)
+    assert torch.allclose(long.norm(dim=1), torch.ones(2), atol=1e-6)
+    assert pad_sentences([[], [4] * 30], 24).shape == (2, 24)
+
+
+def pairs(seed: int = 0) -> Pairs:
+    words = ["dog", "cat", "bird", "horse", "boat", "tree", "child", "ball", "snow", "rock"]
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.rand(10, 4, 12, generator=generator)
+    captions = [[["a", word], ["the", "big", word]] for word in words]
+    return Pairs(summary(features), captions, summary(features.flip(1)))
+
+
+TINY = SearchTrainOptions(
+    units=32, word_units=16, dropout=0.0, min_count=1, epochs=40, gentle_epochs=5, batch=10,
+    learning_rate=1e-2, average=0.5,
+)  # fmt: skip
+
+
+def test_training_finds_the_pairs(tmp_path: Path) -> None:
+    """Ten pictures, twenty sentences: learnt by heart, kept through the file, all found."""
+    told: list[str] = []
+    model, words, record = train_search(
+        pairs(), pairs(), TINY, on_progress=lambda p: told.append(p.message)
+    )
+    found = evaluate(model, words, pairs())
+    assert found.image_to_text[0] == 100 and found.text_to_image[0] == 100
+    assert record["validation"]["text_to_image"] == found.text_to_image
+    assert any("image to text 100.0/100.0/100.0" in message for message in told)
+    WordSearch(model, words, record=record).save(tmp_path / "a.safetensors")
+    again = load_word_search(tmp_path / "a.safetensors")
+    assert again.record["epoch"] == record["epoch"]
+    asked = again.embed_words("A horse!")
+    scores = again.model.pictures(pairs().summaries) @ asked
+    assert int(scores.argmax()) == 3
+    with pytest.raises(OptionError, match="none of"):
+        again.embed_words("zeppelin")
+
+
+def test_a_stop_gives_the_best_so_far() -> None:
+    model, _, record = train_search(pairs(), pairs(), TINY, should_stop=lambda: True)
+    assert record["epoch"] == 0 and not model.training
+    with pytest.raises(InputError, match="at least two"):
+        train_search(Pairs(torch.zeros(1, 8), [[["a"]]]), pairs(), TINY)
+    with pytest.raises(ValueError, match="of 3 pictures, got 1"):
+        Pairs(torch.zeros(3, 8), [[["a"]]])
+
+
+def test_no_batch_holds_two_sentences_of_one_picture() -> None:
+    torch.manual_seed(0)
+    owners = torch.arange(7).repeat_interleave(3)
+    batches = _batches(owners, 4)
+    assert sorted(torch.cat(batches).tolist()) == list(range(21))
+    for batch in batches:
+        assert len(set(owners[batch].tolist())) == len(batch)
+
+
+def test_a_file_that_is_no_search_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="another file"):
+        load_word_search(tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_word_search(tmp_path / "b.safetensors")
+    words = Vocabulary([*SPECIALS, "cat"])
+    with pytest.raises(ValueError, match="for 5 words, got 9"):
+        WordSearch(JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8)), words)
+
+
+@pytest.mark.real_weights
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Index, search by picture, by style and by words, with weights trained on two pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    y, x = np.mgrid[:64, :64]
+    for name, values in {"stripes": (y // 4) % 2, "dots": ((x // 8) % 2) * ((y // 8) % 2)}.items():
+        pixels = np.repeat(values[..., None] * 200, 3, 2).astype(np.uint8)
+        save_picture(Image.fromarray(pixels), folder / f"{name}.png")
+    rows = ["picture,caption,split"]
+    for split in ("train", "dev"):
+        rows += [f"{name}.png,{name} are here,{split}" for name in ("stripes", "dots")]
+    (folder / "captions.csv").write_text("\n".join(rows))
+    weights = str(tmp_path / "words.safetensors")
+    argv = ["train-search", str(folder), "-o", weights, "--cache", str(tmp_path / "cache")]
+    argv += ["--epochs", "30", "--units", "16", "--word-units", "8", "--dropout", "0"]
+    argv += ["--min-count", "1", "--batch", "2", "--learning-rate", "0.02", "--average", "0.5"]
+    assert main([*argv, "--precision", "float32", "--quiet"]) == 0
+    named = ["--words-weights", weights]
+    assert main(["index", str(folder), *named, "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["added"] == 2
+    for query in (["--like", str(folder / "dots.png")], ["--style", str(folder / "dots.png")],
+                  ["--words", "dots are here"]):  # fmt: skip
+        sheet = str(tmp_path / "sheet.png")
+        assert main(["search", str(folder), *query, *named, "--json", "-o", sheet]) == 0
+        hits = json.loads(capsys.readouterr().out)["hits"]
+        assert Path(hits[0]["path"]).name == "dots.png"
+    assert main(["search", str(tmp_path), "--words", "dots", *named]) == 1
+    assert "stylecap index" in capsys.readouterr().err
+    assert main(["search", str(folder)]) == 2
+    assert "--like" in capsys.readouterr().err
