@@ -37,7 +37,8 @@ from stylecap.style.options import StyleOptions
 from stylecap.style.transfer import Transfer, mix_scales, transfer_style
 from stylecap.weights import file_sha256
 
-#: What can be given as a picture: a path, a PIL picture, or an image (1, 3, H, W) in [0, 1].
+#: What can be given as a picture: a path, a PIL picture, or an image (1, 3, H, W) in [0, 1],
+#: which is rounded to 8 bits as it would be in a file.
 Pictorial = str | Path | Image.Image | Tensor
 
 _BUILTIN = "builtin:"
@@ -299,7 +300,10 @@ def _listed(style: Pictorial | Sequence[Pictorial]) -> list[Pictorial]:
 def _picture(source: Pictorial, role: str, inputs: list[InputRecord], seed: int = 0) -> Image.Image:
     """Read an input, and write down what it was."""
     if isinstance(source, Tensor):
-        source = to_picture(source)
+        try:
+            source = to_picture(source)
+        except ValueError as error:
+            raise InputError(f"{role} {error}") from error
     if isinstance(source, Image.Image):
         digest = hashlib.sha256(f"{source.mode}{source.size}".encode() + source.tobytes())
         inputs.append(InputRecord(role, "picture", digest.hexdigest()))
