@@ -24,7 +24,8 @@ CHELSEA, COFFEE, ROCKET = (
     ROOT / "samples" / f"{name}.jpg" for name in ("chelsea", "coffee", "rocket")
 )
 MASK = ROOT / "samples" / "coffee-mask.png"
-SIZE, STEPS = 384, 150
+GALLERY = {"size": 384, "steps": 150}
+SMALLER = {"size": 320, "steps": 90}  # enough to see what a flag does
 Tile = tuple[str, Image.Image]
 
 
@@ -40,7 +41,7 @@ def painted(
     words = [content.stem, *styles, *(f"{k}={v}" for k, v in changes.items())]
     path = KEPT / ("-".join([*words, "mask"] if mask else words) + ".png")
     if not path.exists():
-        options = stylecap.StyleOptions(**{"size": SIZE, "steps": STEPS, **changes})  # type: ignore[arg-type]
+        options = stylecap.StyleOptions(**{**SMALLER, **changes})  # type: ignore[arg-type]
         result = stylecap.stylize(content, list(styles), options, backbone=backbone(), mask=mask)
         result.save(path)
         print(f"{path.name}: {result.steps} steps in {result.seconds:.0f} s", flush=True)
@@ -88,7 +89,7 @@ def cropped(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 def gallery() -> Image.Image:
     names = ("night-swirls", "woodcut-waves", "stained-glass", "watercolor")
     rows = [
-        [("", load_picture(photo)), *(("", painted(photo, [name])) for name in names)]
+        [("", load_picture(photo)), *(("", painted(photo, [name], **GALLERY)) for name in names)]
         for photo in (CHELSEA, COFFEE, ROCKET)
     ]
     return sheet(
@@ -126,7 +127,7 @@ def scale() -> Image.Image:
     ]
     fine, coarse = "crosshatch", "night-swirls"
     path = KEPT / f"{fine}+{coarse}.png"
-    options = stylecap.StyleOptions(size=SIZE, steps=STEPS)
+    options = stylecap.StyleOptions(**SMALLER)  # type: ignore[arg-type]
     if not path.exists():
         mixed = stylecap.mix_styles(fine, coarse, options, backbone=backbone())
         save_picture(to_picture(mixed), path)
@@ -145,7 +146,7 @@ def scale() -> Image.Image:
 def styles() -> Image.Image:
     from stylecap.style.builtin import paint_sheet
 
-    return paint_sheet(tile_px=176)
+    return paint_sheet(tile_px=152)
 
 
 FIGURES: dict[str, Callable[[], Image.Image]] = {
