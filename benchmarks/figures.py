@@ -87,7 +87,7 @@ def cropped(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def gallery() -> Image.Image:
-    names = ("night-swirls", "woodcut-waves", "stained-glass", "watercolor")
+    names = ("night-swirls", "woodcut-waves", "stained-glass")
     rows = [
         [("", load_picture(photo)), *(("", painted(photo, [name], **GALLERY)) for name in names)]
         for photo in (CHELSEA, COFFEE, ROCKET)
