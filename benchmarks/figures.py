@@ -25,7 +25,7 @@ CHELSEA, COFFEE, ROCKET = (
 )
 MASK = ROOT / "samples" / "coffee-mask.png"
 GALLERY = {"size": 384, "steps": 150}
-SMALLER = {"size": 256, "steps": 60}  # enough to see what a flag does
+SMALLER = {"size": 224, "steps": 45}  # enough to see what a flag does
 Tile = tuple[str, Image.Image]
 
 

@@ -6,7 +6,8 @@ The objective `relative` is painted at each strength, size and network, and ever
 scored by the network that did not paint it, at the common long side of 256 px, so that neither
 the optimised features nor the number of pixels decides:
 
-    LPIPS   distance to the content (Zhang et al. 2018, linear heads 0.1)
+    LPIPS   distance to the content (Zhang et al. 2018, linear heads 0.1), over that of the style
+            picture itself: two networks' plain distances are not on one scale
     style   mean over the style layers of E_l(painting) / E_l(content): 1 the photo, 0 the style
     own     the same by the network that painted, at the painting's own size
 
@@ -104,8 +105,9 @@ def main() -> None:
         with torch.no_grad():
             painting = to_image(to_picture(result.image))
             small = [at(image, SEEN_PX) for image in (painting, content, style)]
+            laid_over = resize_image(style, small[1].shape[-2:])
             scores = (
-                lpips(judge, small[0], small[1]),
+                lpips(judge, small[0], small[1]) / lpips(judge, laid_over, small[1]),
                 style_left(judge, *small),
                 style_left(painter, painting, content, style),
             )

@@ -177,7 +177,8 @@ COMMANDS: dict[str, tuple[list[str], int, str]] = {
     "style is damaged": (["good.png", "cut.png"], 1, "damaged"),
     "second style is damaged": (["good.png", "style.png", "cut.png"], 1, "damaged"),
     "mask is text": (["good.png", "style.png", "mosaic", "--mask", "text.png"], 1, "text"),
-    "mask without black": (["good.png", "style.png", "mosaic", "--mask", "white.png"], 1, "#000000"),
+    "mask without black": (
+        ["good.png", "style.png", "mosaic", "--mask", "white.png"], 1, "#000000"),
     "mask is missing": (["good.png", "style.png", "mosaic", "--mask", "no.png"], 1, "exist"),
     "same colour twice": (
         ["good.png", "style.png", "mosaic", "--mask", "white.png",

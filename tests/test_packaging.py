@@ -56,27 +56,33 @@ def test_wheel_and_source_archive_carry_what_they_need(built: Path) -> None:
     assert {"LICENSE", "CHANGELOG.md", "scripts/quickstart", "samples/chelsea.jpg"} <= inside
 
 
+def environment(folder: Path) -> Path:
+    """A fresh environment that borrows the heavy requirements; gives its folder of programs."""
+    venv.create(folder, with_pip=True)
+    scripts = folder / ("Scripts" if os.name == "nt" else "bin")
+    # Searched after the environment's own packages. An editable stylecap there is not taken
+    # over, since .pth files inside a borrowed folder are not followed.
+    (packages_of(scripts) / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return scripts
+
+
+def packages_of(scripts: Path) -> Path:
+    program = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(run(scripts / "python", "-c", program, cwd=scripts).strip())
+
+
 @pytest.mark.slow
 def test_the_installed_wheel_paints_from_another_folder(built: Path, tmp_path: Path) -> None:
-    """The heavy requirements come from the environment that runs this test."""
-    venv.create(tmp_path / "env", with_pip=True)
-    scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
-    python = scripts / "python"
+    scripts = environment(tmp_path / "env")
     (wheel,) = built.glob("*.whl")
-    run(python, "-m", "pip", "install", "--no-deps", "--quiet", wheel, cwd=tmp_path)
-    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))",
-                        cwd=tmp_path).strip())  # fmt: skip
-    # Read after the environment's own folder; the editable stylecap there is not taken over,
-    # since .pth files inside it are not followed.
-    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    run(scripts / "python", "-m", "pip", "install", "--no-deps", "--quiet", wheel, cwd=tmp_path)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    where = run(python, "-c", "import stylecap; print(stylecap.__file__)", cwd=elsewhere).strip()
-    assert Path(where).is_relative_to(packages)
-    command = scripts / "stylecap"
     home = {"HOME": str(elsewhere), "XDG_CACHE_HOME": str(elsewhere / "cache")}
+    command = scripts / "stylecap"
     listed = run(command, "weights", "list", cwd=elsewhere, **home)
-    assert str(packages / "stylecap" / "_weights") in listed and str(ROOT) not in listed
+    assert str(packages_of(scripts) / "stylecap" / "_weights") in listed
+    assert str(ROOT) not in listed
     flags = ["--size", "96", "--steps", "6", "--json", "-o", "o.png"]
     photo = ROOT / "samples" / "chelsea.jpg"
     told = json.loads(run(command, "stylize", photo, "night-swirls", *flags, cwd=elsewhere, **home))
@@ -84,3 +90,13 @@ def test_the_installed_wheel_paints_from_another_folder(built: Path, tmp_path: P
     assert told["loss"]["total"] < 0.85  # where it began
     assert (elsewhere / "o.png").stat().st_size > 5_000
     assert json.loads(run(command, "show-record", "o.png", cwd=elsewhere))["kind"] == "stylize"
+
+
+@pytest.mark.slow
+def test_an_editable_install_reads_the_checkout(tmp_path: Path) -> None:
+    scripts = environment(tmp_path / "env")
+    flags = ["--no-deps", "--quiet", "--editable"]
+    run(scripts / "python", "-m", "pip", "install", *flags, ROOT, cwd=tmp_path)
+    listed = run(scripts / "stylecap", "weights", "list", cwd=tmp_path)
+    assert str(ROOT / "weights" / "vgg16.safetensors") in listed and "_weights" not in listed
+    assert not (ROOT / "stylecap" / "_weights").exists()  # a copy would go stale
