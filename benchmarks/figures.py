@@ -26,6 +26,7 @@ CHELSEA, COFFEE, ROCKET = (
 MASK = ROOT / "samples" / "coffee-mask.png"
 GALLERY = {"size": 384, "steps": 150}
 SMALLER = {"size": 224, "steps": 45}  # enough to see what a flag does
+LARGEST_BYTES = 200_000  # of a figure
 Tile = tuple[str, Image.Image]
 
 
@@ -94,8 +95,8 @@ def gallery() -> Image.Image:
     ]
     return sheet(
         [[("", Image.new("RGB", (9, 6), "#f5f2ea")), *(("", style(n)) for n in names)], *rows],
-        144,
-        212,
+        132,
+        195,
     )
 
 
@@ -146,7 +147,7 @@ def scale() -> Image.Image:
 def styles() -> Image.Image:
     from stylecap.style.builtin import paint_sheet
 
-    return paint_sheet(tile_px=152)
+    return paint_sheet(tile_px=148)
 
 
 FIGURES: dict[str, Callable[[], Image.Image]] = {
@@ -162,8 +163,12 @@ def main() -> None:
     for name in names:
         page = FIGURES[name]()
         path = ROOT / "docs" / f"{name}.jpg"
-        save_picture(page, path, quality=82)
-        print(f"{path}: {page.width}x{page.height}, {path.stat().st_size // 1000} kB", flush=True)
+        for quality in range(85, 45, -5):
+            save_picture(page, path, quality=quality)
+            if path.stat().st_size < LARGEST_BYTES:
+                break
+        size = f"{page.width}x{page.height}, {path.stat().st_size // 1000} kB"
+        print(f"{path}: {size} at quality {quality}", flush=True)
 
 
 if __name__ == "__main__":
