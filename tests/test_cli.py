@@ -454,17 +454,18 @@ def test_every_option_has_a_flag_with_its_default(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("words", [["--help"], ["stylize", "--help"], ["styles"], ["--version"]])
 def test_help_is_quick_and_imports_little(words: list[str]) -> None:
+    """Measured in processor time, since other programs may be using the machine."""
     program = (
-        "import sys; from stylecap.cli.main import main; code = main(sys.argv[1:]);"
+        "import sys, time; from stylecap.cli.main import main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'PIL', 'gradio', 'numpy', 'rich'} & set(sys.modules);"
+        "print(time.process_time(), file=sys.stderr);"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
     times = []
     for _ in range(3):
-        begin = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True)
-        times.append(time.perf_counter() - begin)
         assert done.returncode == 0, done.stderr
+        times.append(float(done.stderr))
     assert min(times) < 0.3
 
 

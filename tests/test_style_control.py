@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylecap.backbone import Backbone, load_backbone
 from stylecap.errors import InputError, OptionError
+from stylecap.images import load_picture, resize_image, to_image
+from stylecap.runtime import Runtime
+from stylecap.style.builtin import paint_style
 from stylecap.style.control import (
     carry_guides,
     join_luminance,
@@ -16,10 +22,13 @@ from stylecap.style.control import (
     match_luminance,
     regions_of,
 )
-from stylecap.style.options import COLOR_METHODS, StyleOptions
+from stylecap.style.losses import gram_matrix, style_loss
+from stylecap.style.options import COLOR_METHODS, DEFAULT_LAYERS, StyleOptions
 from stylecap.style.transfer import mix_scales, transfer_style
 
 from .small import photo, small_backbone
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 
 
 def chroma(image: torch.Tensor) -> torch.Tensor:
@@ -128,8 +137,6 @@ def test_kept_luminance_keeps_the_chroma_of_the_content() -> None:
 
 
 def test_each_region_goes_to_its_own_style() -> None:
-    from stylecap.style.losses import gram_matrix, style_loss
-
     backbone, side = small_backbone(), 96
     content, styles = photo(side, 1), [photo(side, 2) * 0.3, 1 - 0.5 * photo(side, 3)]
     chosen = options(strength=1.0, style_layers=("relu1", "relu2"), steps=60)
@@ -144,16 +151,34 @@ def test_each_region_goes_to_its_own_style() -> None:
         assert losses[own] <= losses[1 - own] / 2
 
 
-def test_mixed_scales_have_fine_low_and_coarse_high_layers() -> None:
-    from stylecap.style.losses import gram_matrix, style_loss
+def gram_distances(one: torch.Tensor, other: torch.Tensor, backbone: Backbone) -> list[float]:
+    """E_l of two images at AlexNet's style layers, from low to high."""
+    layers = DEFAULT_LAYERS["alexnet"][1]
+    found = [backbone.features(image, layers) for image in (one, other)]
+    return [float(style_loss(*(gram_matrix(f[layer]) for f in found))) for layer in layers]
 
-    backbone = small_backbone()
-    fine, coarse = photo(96, 2), photo(96, 3) ** 2
-    mixed = mix_scales(fine, coarse, options(steps=40), backbone).image
 
-    def distance(image: torch.Tensor, layer: str) -> float:
-        grams = [gram_matrix(backbone.features(i, [layer])[layer]) for i in (mixed, image)]
-        return float(style_loss(*grams))
+@pytest.mark.real_weights
+@pytest.mark.parametrize(
+    ("fine", "coarse"), [("crosshatch", "night-swirls"), ("mosaic", "watercolor")]
+)
+def test_mixed_scales_have_fine_low_and_coarse_high_layers(fine: str, coarse: str) -> None:
+    backbone = load_backbone("alexnet", runtime=Runtime("cpu", "float32", 1))
+    styles = [to_image(paint_style(name, (128, 128))) for name in (fine, coarse)]
+    mixed = mix_scales(*styles, options(steps=40), backbone).image
+    to_fine, to_coarse = (gram_distances(mixed, style, backbone) for style in styles)
+    assert to_fine[0] < to_coarse[0] and to_fine[1] < to_coarse[1]
+    assert to_fine[3] > to_coarse[3] and to_fine[4] > to_coarse[4]
 
-    assert distance(fine, "relu1") < distance(coarse, "relu1")
-    assert (mixed - coarse).square().mean() < (mixed - fine).square().mean()
+
+@pytest.mark.real_weights
+def test_each_half_of_a_real_picture_has_its_own_style() -> None:
+    backbone = load_backbone("alexnet", runtime=Runtime("cpu", "float32", 1))
+    styles = [
+        to_image(paint_style(name, (160, 160))) for name in ("stained-glass", "woodcut-waves")
+    ]
+    content = resize_image(to_image(load_picture(SAMPLES / "coffee.jpg")), (160, 160))
+    done = transfer_style(content, styles, options(steps=40), backbone, regions=halves(160))
+    for own, part in enumerate((done.image[..., :80], done.image[..., 80:])):
+        distances = [sum(gram_distances(part, style, backbone)) for style in styles]
+        assert distances[own] <= distances[1 - own] / 2

@@ -69,6 +69,15 @@ def test_lbfgs_agrees_with_torch() -> None:
     torch.testing.assert_close(x, reference.detach(), atol=1e-8, rtol=1e-6)
 
 
+def test_lbfgs_leaves_a_place_that_curves_downwards() -> None:
+    """Near 0 every move along the slope makes it steeper, and no pair can be remembered."""
+    optimizer = LBFGS()
+    x = torch.full((4,), 0.05, dtype=torch.float64)
+    for _ in range(90):
+        x = optimizer.step(x, x**3 - x)  # the slope of x⁴/4 - x²/2, lowest at 1
+    torch.testing.assert_close(x, torch.ones_like(x), atol=1e-6, rtol=0)
+
+
 def test_adam_agrees_with_torch() -> None:
     matrix, right = quadratic(1, 4)
     reference = torch.zeros(4, dtype=torch.float64, requires_grad=True)

@@ -59,11 +59,7 @@ class LBFGS:
         if self._last is not None:
             self._remember(point - self._last[0], slope - self._last[1])
         self._last = (point.clone(), slope.clone())
-        if not self._moves:
-            tiny = torch.finfo(slope.dtype).tiny
-            direction = -slope * (self._first_step / slope.abs().mean().clamp_min(tiny))
-        else:
-            direction = self._direction(slope)
+        direction = self._direction(slope) if self._moves else -slope * self._first_length(slope)
         return (point + self._scale * direction).view_as(x)
 
     def _remember(self, move: Tensor, change: Tensor) -> None:
@@ -89,16 +85,21 @@ class LBFGS:
             weight = inverse * move.dot(q)
             q = q - weight * change
             weights.append(weight)
-        q = q * self._initial_curvature()
+        q = q * self._initial_curvature(slope)
         for move, change, inverse, weight in zip(
             self._moves, self._changes, self._inverses, reversed(weights), strict=True
         ):
             q = q + (weight - inverse * change.dot(q)) * move
         return q
 
-    def _initial_curvature(self) -> Tensor:
-        """sᵀy / yᵀy of the youngest pair that has curvature."""
-        found = torch.zeros_like(self._inverses[0])
+    def _first_length(self, slope: Tensor) -> Tensor:
+        """What makes the slope a step of ``first_step``."""
+        tiny = torch.finfo(slope.dtype).tiny
+        return self._first_step / slope.abs().mean().clamp_min(tiny)
+
+    def _initial_curvature(self, slope: Tensor) -> Tensor:
+        """sᵀy / yᵀy of the youngest pair that has curvature; without one, as at the first step."""
+        found = self._first_length(slope)
         for change, inverse in zip(self._changes, self._inverses, strict=True):
             usable = inverse > 0
             value = 1 / torch.where(usable, inverse * change.dot(change), 1.0)

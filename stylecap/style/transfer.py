@@ -39,6 +39,7 @@ from stylecap.style.options import StyleOptions
 _HISTORY = 20  # L-BFGS pairs: more were no better, and each costs two images
 _SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
 _DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
+_FINE_SHARE = 0.8  # strength at which scales are mixed
 _NOISE = 0.1  # deviation of the noise that a painting may start from
 
 
@@ -148,8 +149,8 @@ def mix_scales(
 ) -> Transfer:
     """Make a style image with the fine structure of one style and the coarse one of another.
 
-    It starts from the coarse style, and only the fine style's Gram loss of the lowest two
-    style layers is minimised.
+    It starts from the coarse style, and the fine style's Gram loss of the lowest two style
+    layers is minimised, while the features of the highest two stay near those of the coarse one.
 
     Args:
         fine: (1, 3, H', W'), whose strokes are wanted.
@@ -158,16 +159,18 @@ def mix_scales(
         backbone: of the options' name.
         on_progress: as in `transfer_style`.
         should_stop: as in `transfer_style`.
-    Source: Gatys et al. 2017, section 6.1.
+    Source: Gatys et al. 2017, section 6.1. Theirs has no term for the high layers: starting from
+    the coarse style should be enough, but with a fine style of other colours all layers drifted
+    to the fine one here.
     """
-    lowest = options.resolved_style_layers[:2]
-    only_style = replace(
+    layers = options.resolved_style_layers
+    mixing = replace(
         options,
-        style_layers=lowest,
-        content_layers=lowest[-1:],
+        style_layers=layers[:2],
+        content_layers=layers[-2:],
         layer_weights=(),
         objective="relative",
-        strength=1.0,
+        strength=_FINE_SHARE,
         scales=1,
         color="style",
         init="content",
@@ -176,7 +179,7 @@ def mix_scales(
     return transfer_style(
         coarse,
         [fine],
-        only_style,
+        mixing,
         backbone,
         on_progress=on_progress,
         should_stop=should_stop,
