@@ -96,3 +96,19 @@ def test_refusals() -> None:
         DecoderShape(words=9, channels=6, positions=4, units=8, heads=3)
     with pytest.raises(ValueError, match="features"):
         decoder_of("plain").look(torch.rand(1, 5, 6))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_have_ended_may_be_dropped(kind: str) -> None:
+    """What is left goes on as if the others were still there."""
+    decoder = decoder_of(kind)
+    kept = torch.tensor([0, 2, 4, 5])  # of images 0, 1 and, twice, 2
+    with torch.no_grad():
+        scene = decoder.look(torch.rand(3, 4, 6))
+        for engine in (decoder, Stepper(decoder)):
+            first = torch.arange(4, 10)
+            _, state = engine.step(scene, first, engine.begin(scene, 2))
+            whole, _ = engine.step(scene, first, state)
+            less = {name: value[kept] for name, value in state.items()}
+            part, _ = engine.step(scene, first[kept], less)
+            torch.testing.assert_close(part, whole[kept], rtol=1e-5, atol=1e-5)

@@ -113,6 +113,22 @@ def test_policy_gradient_by_hand() -> None:
         objective(features)
 
 
+def test_words_that_are_never_drawn_are_not_taught() -> None:
+    """Drawing among two words moves the score of no third one."""
+    torch.manual_seed(0)
+    decoder = CaptionDecoder(DecoderShape(words=9, channels=6, positions=4, units=8, heads=2))
+    with torch.no_grad():
+        decoder.embedding.weight.zero_()  # scores are the bias alone
+        decoder.output_bias.copy_(torch.tensor([1.0, 5.0, 2.0, 0.0, -1.0, -2.0, -3.0]))
+    objective = CaptionLoss(decoder, samples=4, top_k=2, max_words=6)
+    rewards = torch.tensor([[1.0, 0.0, 0.5, 0.2]])
+    objective(torch.rand(1, 4, 6), judge=lambda captions: rewards)[0].backward()
+    assert decoder.output_bias.grad is not None
+    end, unknown, first, *others = decoder.output_bias.grad.tolist()
+    assert [unknown, *others] == pytest.approx([0] * 5, abs=1e-5)
+    assert end == pytest.approx(-first, abs=1e-5) and abs(end) > 1e-2
+
+
 def test_pad_tokens() -> None:
     tokens = pad_tokens([[[4, 5, 6], [7]], [[8]]], max_words=2)
     assert tokens.tolist() == [
