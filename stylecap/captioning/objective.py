@@ -110,7 +110,8 @@ class CaptionLoss(nn.Module):
         counts = targets != PAD
         weights = advantage.to(scene.glance).flatten()  # (B*N,)
         loss = scene.glance.new_zeros(())
-        for (row, log_probs), words in zip(told, targets.mT, strict=True):
+        # The end of a caption that was cut was not drawn.
+        for (row, log_probs), words in zip(told[: self.rules.max_words], targets.mT, strict=False):
             chosen = log_probs.gather(1, words[row, None]).squeeze(1)  # (R,)
             loss = loss - ((chosen - self._log_share(log_probs)) * weights[row]).sum()
         return loss, counts.sum(), rewards.mean(1).sum().to(loss)
