@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from stylecap.batch import (
     BatchOptions,
@@ -171,6 +172,15 @@ def test_a_row_can_have_a_mask_and_a_start(photos: Path) -> None:
     assert made.mask_colors == ("#ff0000", "#0000ff")
     assert made.options.init == "image"
     assert [role for role, _ in made.inputs] == ["content", "style", "style", "init", "mask"]
+    mask = Image.new("RGB", (64, 64), "#ff0000")
+    mask.paste("#0000ff", (32, 0, 64, 64))
+    mask.save(photos / "m.png")
+    made = replace(made, options=replace(QUICK, init="image"))
+    assert statuses(paint([made], photos / "out")) == {made.output: "done"}
+    assert statuses(paint([made], photos / "out")) == {made.output: "kept"}
+    mask.paste("#0000ff", (16, 0, 64, 64))
+    mask.save(photos / "m.png")
+    assert statuses(paint([made], photos / "out")) == {made.output: "done"}
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,19 @@ def run(
     with Journal(folder, shard) as journal:
         batch = _Batch(journal, folder, options, tell)
         todo: list[Job] = []
+        undescribed = 0
         for job in share:
             kept = None if options.overwrite else batch.kept(job)
             if kept is None:
                 todo.append(job)
                 continue
+            undescribed += options.caption and not kept.result_caption
             tell(JobEvent("kept", job, result=kept))
             yield kept
+        if undescribed:
+            tell(
+                JobEvent("note", message=f"{undescribed} jobs were painted before without captions")
+            )
         yield from batch.refuse(todo)
         missing = len(todo)
         try:
