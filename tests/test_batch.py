@@ -81,6 +81,12 @@ def test_patterns_keep_folders_and_results_are_no_contents(photos: Path) -> None
     jobs = plan_jobs([f"{photos}/**/*.png"], ["mosaic"], leave_out=photos / "trip", suffix=".jpg")
     assert outputs(jobs) == ["a-mosaic.jpg", "b-mosaic.jpg"]
     assert outputs(plan_jobs([f"{photos}/*/c.png"], ["mosaic"])) == ["trip/c-mosaic.png"]
+    alone = plan_jobs([photos / "a.png", photos / "trip"], ["mosaic"], leave_out=photos)
+    assert outputs(alone) == ["a-mosaic.png", "c-mosaic.png"]
+    with pytest.raises(OptionError, match="is the folder of the contents too"):
+        plan_jobs([photos], ["mosaic"], leave_out=photos)
+    with pytest.raises(InputError, match="no picture found besides the results"):
+        plan_jobs([f"{photos}/*/c.png"], ["mosaic"], leave_out=photos / "trip")
 
 
 def test_zip_pairs_one_to_one(photos: Path) -> None:

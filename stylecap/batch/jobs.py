@@ -83,21 +83,18 @@ def plan_jobs(
         pair: ``"all"`` for every content with every style, ``"zip"`` for the first with the
             first, the second with the second, and so on.
         suffix: names the format of the results.
-        leave_out: a folder whose pictures are no contents, such as that of the results.
+        leave_out: a folder whose pictures are no contents, such as that of the results, when
+            it lies in a folder given.
     Raises:
-        OptionError: unknown pairing or suffix, or numbers that do not fit for ``"zip"``.
+        OptionError: unknown pairing or suffix, numbers that do not fit for ``"zip"``, or a
+            folder given is the one to leave out.
         InputError: a path does not exist or holds no picture.
     """
     if pair not in PAIRS:
         raise OptionError(f"pair: expected one of {', '.join(PAIRS)}, got {pair!r}")
     if not styles:
         raise OptionError("style: expected at least one")
-    photos = [
-        found
-        for entry in contents
-        for found in _contents_in(entry)
-        if leave_out is None or not _is_below(found[0], Path(leave_out))
-    ]
+    photos = [found for entry in contents for found in _contents_in(entry, leave_out)]
     if not photos:
         raise InputError("contents: no picture found besides the results; give others")
     manners = [
@@ -201,18 +198,24 @@ def check_output(name: str) -> None:
         )
 
 
-def _contents_in(entry: str | Path) -> list[tuple[Path, PurePosixPath]]:
+def _contents_in(
+    entry: str | Path, leave_out: str | Path | None
+) -> list[tuple[Path, PurePosixPath]]:
     """Pictures that an argument names, each with its place below the folder given."""
     root = Path(entry)
-    if not root.is_dir():
-        # Below the last folder of a pattern that has no wildcard in it.
-        fixed = root.parent
-        while glob.has_magic(str(fixed)):
-            fixed = fixed.parent
-        root = fixed
-    return [
-        (path, PurePosixPath(path.relative_to(root).as_posix())) for path in list_pictures([entry])
-    ]
+    if root.is_file():
+        return [(root, PurePosixPath(root.name))]
+    while glob.has_magic(str(root)) and not root.is_dir():
+        root = root.parent  # the last folder of a pattern that has no wildcard in it
+    found = [(p, PurePosixPath(p.relative_to(root).as_posix())) for p in list_pictures([entry])]
+    if leave_out is None or not _is_below(Path(leave_out), root):
+        return found
+    if os.path.realpath(leave_out) == os.path.realpath(root):
+        raise OptionError(
+            f"output: {leave_out} is the folder of the contents too, where results would be taken "
+            "for contents next time; choose another one, such as a folder in it"
+        )
+    return [(path, below) for path, below in found if not _is_below(path, Path(leave_out))]
 
 
 def _is_builtin(style: str) -> bool:
