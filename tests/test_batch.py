@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
 import pytest
@@ -32,7 +32,7 @@ from stylecap.batch import (
     read_manifest,
     run,
 )
-from stylecap.batch.jobs import check_jobs
+from stylecap.batch.jobs import check_jobs, check_output, name_result
 from stylecap.batch.journal import STATE, Journal, read_rows
 from stylecap.batch.painter import Task
 from stylecap.batch.report import write_report
@@ -120,9 +120,8 @@ def test_the_same_content_twice_is_one_job(photos: Path) -> None:
 
 @given(st.text(min_size=1, max_size=120))
 def test_any_name_becomes_one_that_can_be_written(stem: str) -> None:
-    from stylecap.batch.jobs import PurePosixPath, _name, check_output
-
-    check_output(_name(PurePosixPath("folder") / f"{stem}.png", ("mosaic", stem), ".png"))
+    below = PurePosixPath("folder") / f"{stem}.png"
+    check_output(name_result(below, ("mosaic", stem), ".png"))
 
 
 def job(output: str, content: str = "a.png") -> Job:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from stylecap.batch.executors import Executor, InProcess, Processes
-from stylecap.batch.jobs import Job, check_jobs
+from stylecap.batch.jobs import Job, check_jobs, is_builtin
 from stylecap.batch.journal import Journal, Row, asked_of, is_disk_full
 from stylecap.batch.options import BatchOptions
 from stylecap.batch.painter import Outcome, PainterSettings, Task
@@ -21,7 +21,6 @@ from stylecap.errors import OutputError, RecordError
 from stylecap.progress import Progress, ShouldStop
 from stylecap.record import file_sha256
 from stylecap.runtime import Runtime
-from stylecap.style.builtin import STYLES
 from stylecap.weights import find_weights
 
 OnEvent = Callable[[JobEvent], None]
@@ -278,7 +277,7 @@ def _what(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _stamp(role: str, name: str) -> dict[str, Any]:
     """An input as it is now: where it is and when it changed, without reading it."""
-    if name in STYLES and role == "style" and not Path(name).is_file():
+    if role == "style" and is_builtin(name):
         return {"role": role, "path": name, "sha256": ""}
     stamp: dict[str, Any] = {"role": role, "path": os.path.abspath(name), "sha256": ""}
     with suppress(OSError, ValueError):
