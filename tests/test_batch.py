@@ -94,6 +94,8 @@ def test_zip_pairs_one_to_one(photos: Path) -> None:
     assert outputs(jobs) == ["a-mosaic.png", "b-linocut-leaves.png", "trip/c-watercolor.png"]
     with pytest.raises(OptionError, match="2 styles for 3 contents"):
         plan_jobs([photos], ["mosaic", "watercolor"], pair="zip")
+    with pytest.raises(InputError, match="'mosai' is neither a file nor a built-in style"):
+        plan_jobs([photos], ["mosai"])
     with pytest.raises(OptionError, match="expected one of all, zip"):
         plan_jobs([photos], ["mosaic"], pair="cross")
 

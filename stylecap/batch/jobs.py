@@ -92,11 +92,7 @@ def plan_jobs(
     photos = [found for entry in contents for found in _contents_in(entry, leave_out)]
     if not photos:
         raise InputError("contents: no picture found besides the results; give others")
-    manners = [
-        found
-        for style in map(str, styles)
-        for found in ([style] if is_builtin(style) else map(str, list_pictures([style])))
-    ]
+    manners = [found for style in styles for found in _styles_in(str(style))]
     if pair == "zip" and len(photos) != len(manners):
         raise OptionError(
             f"pair: zip needs as many styles as contents, got {len(manners)} styles for "
@@ -172,6 +168,18 @@ def _contents_in(
             "for contents next time; choose another one, such as a folder in it"
         )
     return [(path, below) for path, below in found if not _is_below(path, Path(leave_out))]
+
+
+def _styles_in(style: str) -> list[str]:
+    """Pictures and built-in styles that an argument names."""
+    if is_builtin(style):
+        return [style]
+    if not Path(style).exists() and not glob.has_magic(style):
+        raise InputError(
+            f"style: {style!r} is neither a file nor a built-in style; the built-in ones are "
+            f"{', '.join(STYLES)}"
+        )
+    return [str(path) for path in list_pictures([style])]
 
 
 def is_builtin(style: str) -> bool:
