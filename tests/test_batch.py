@@ -398,8 +398,14 @@ def test_a_second_run_on_the_folder_says_so_and_leaves(photos: Path, tmp_path: P
 def test_shares_are_disjoint_and_merged_by_the_report(photos: Path, tmp_path: Path) -> None:
     jobs = plan_jobs([photos], ["mosaic"], QUICK)
     out = tmp_path / "out"
+    theirs, nobodys = (out / STATE / work / "x.png" for work in ("work-2of2", "work-1of3"))
+    for path in (theirs, nobodys):
+        path.parent.mkdir(parents=True)
+        path.touch()
     one = run(jobs, out, shard=(1, 2))
     first = [next(one)]
+    assert theirs.exists(), "a share may not touch what another one is working on"
+    assert not nobodys.parent.exists()
     second = list(run(jobs, out, shard=(2, 2)))  # at the same time
     first += list(one)
     assert [r.job.output for r in first] == ["a-mosaic.png", "trip/c-mosaic.png"]

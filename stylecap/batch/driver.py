@@ -247,11 +247,13 @@ class _Batch:
                     break
             else:
                 self._journal.set_state(row.output, "queued")
-        for path in self._journal.folder.glob("work-*of*/*"):
-            own = path.parent == self._journal.work
-            if not (own and path.name.endswith(".checkpoint.safetensors")):
-                path.unlink(missing_ok=True)
-        for work in self._journal.folder.glob("work-*of*"):
+        for work in self._journal.folder.glob("work-*"):
+            if self._journal.is_others(work):
+                continue
+            for path in work.iterdir():
+                resumable = path.name.endswith(".checkpoint.safetensors")
+                if not (resumable and work == self._journal.work):
+                    path.unlink(missing_ok=True)
             with suppress(OSError):
                 work.rmdir()
 
