@@ -44,7 +44,8 @@ class Clock:
 
     def read(self) -> tuple[float, float]:
         """(wall, processor) seconds."""
-        return tuple(now - before for now, before in zip(self._now(), self._begin, strict=True))
+        now = self._now()
+        return now[0] - self._begin[0], now[1] - self._begin[1]
 
 
 def crops(folder: Path, count: int) -> None:
@@ -60,13 +61,16 @@ def crops(folder: Path, count: int) -> None:
 def batch(
     contents: Path, styles: list[str], options: StyleOptions, out: Path
 ) -> tuple[float, float]:
-    """Paint all, and print how the time was spent."""
+    """Paint all, and print how the time was spent; gives wall and processor seconds."""
     clock = Clock()
     command = [sys.executable, "-c", "import stylecap.batch.driver"]
     subprocess.run(command, check=True)  # what this process has done already
+    begun: list[tuple[float, float]] = []
     marks: defaultdict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
 
     def watch(event: JobEvent) -> None:
+        if event.kind == "started" and not begun:
+            begun.append(clock.read())
         if event.job is not None and event.progress is not None:
             marks[event.job.output, event.progress.stage].append(clock.read())
 
@@ -74,15 +78,15 @@ def batch(
     write_report(out)
     assert all(result.status == "done" for result in results)
     total = clock.read()
-    # The first step of a scale has no mark before it: it counts as long as the others there.
-    steps = [
-        sum((m[-1][kind] - m[0][kind]) * len(m) / (len(m) - 1) for m in marks.values())
-        for kind in (0, 1)
-    ]
-    for kind, whole, inside in zip(("wall", "processor"), total, steps, strict=True):
+    for kind, name in enumerate(("wall", "processor")):
+        # The first step of a scale has no mark before it: it counts as the mean of the others.
+        steps = sum((m[-1][kind] - m[0][kind]) * len(m) / (len(m) - 1) for m in marks.values())
+        outside = total[kind] - steps
         print(
-            f"batch, {len(results)} jobs, {kind}: {whole:.1f} s, "
-            f"{100 * (whole - inside) / whole:.1f} % outside steps"
+            f"batch, {len(results)} jobs, {name}: {total[kind]:.1f} s, "
+            f"{100 * outside / total[kind]:.1f} % outside steps: {begun[0][kind]:.1f} s until the "
+            f"first job, then {(outside - begun[0][kind]) / len(results):.2f} s a job",
+            flush=True,
         )
     return total
 

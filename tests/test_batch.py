@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from stylecap.batch import (
     BatchOptions,
@@ -31,7 +32,7 @@ from stylecap.batch import (
     read_manifest,
     run,
 )
-from stylecap.batch.jobs import check_jobs
+from stylecap.batch.jobs import check_jobs, check_output, name_result
 from stylecap.batch.journal import STATE, Journal, read_rows
 from stylecap.batch.painter import Task
 from stylecap.batch.report import write_report
@@ -80,6 +81,12 @@ def test_patterns_keep_folders_and_results_are_no_contents(photos: Path) -> None
     jobs = plan_jobs([f"{photos}/**/*.png"], ["mosaic"], leave_out=photos / "trip", suffix=".jpg")
     assert outputs(jobs) == ["a-mosaic.jpg", "b-mosaic.jpg"]
     assert outputs(plan_jobs([f"{photos}/*/c.png"], ["mosaic"])) == ["trip/c-mosaic.png"]
+    alone = plan_jobs([photos / "a.png", photos / "trip"], ["mosaic"], leave_out=photos)
+    assert outputs(alone) == ["a-mosaic.png", "c-mosaic.png"]
+    with pytest.raises(OptionError, match="is the folder of the contents too"):
+        plan_jobs([photos], ["mosaic"], leave_out=photos)
+    with pytest.raises(InputError, match="no picture found besides the results"):
+        plan_jobs([f"{photos}/*/c.png"], ["mosaic"], leave_out=photos / "trip")
 
 
 def test_zip_pairs_one_to_one(photos: Path) -> None:
@@ -87,6 +94,8 @@ def test_zip_pairs_one_to_one(photos: Path) -> None:
     assert outputs(jobs) == ["a-mosaic.png", "b-linocut-leaves.png", "trip/c-watercolor.png"]
     with pytest.raises(OptionError, match="2 styles for 3 contents"):
         plan_jobs([photos], ["mosaic", "watercolor"], pair="zip")
+    with pytest.raises(InputError, match="'mosai' is neither a file nor a built-in style"):
+        plan_jobs([photos], ["mosai"])
     with pytest.raises(OptionError, match="expected one of all, zip"):
         plan_jobs([photos], ["mosaic"], pair="cross")
 
@@ -113,9 +122,8 @@ def test_the_same_content_twice_is_one_job(photos: Path) -> None:
 
 @given(st.text(min_size=1, max_size=120))
 def test_any_name_becomes_one_that_can_be_written(stem: str) -> None:
-    from stylecap.batch.jobs import PurePosixPath, _name, check_output
-
-    check_output(_name(PurePosixPath("folder") / f"{stem}.png", ("mosaic", stem), ".png"))
+    below = PurePosixPath("folder") / f"{stem}.png"
+    check_output(name_result(below, ("mosaic", stem), ".png"))
 
 
 def job(output: str, content: str = "a.png") -> Job:
@@ -171,6 +179,15 @@ def test_a_row_can_have_a_mask_and_a_start(photos: Path) -> None:
     assert made.mask_colors == ("#ff0000", "#0000ff")
     assert made.options.init == "image"
     assert [role for role, _ in made.inputs] == ["content", "style", "style", "init", "mask"]
+    mask = Image.new("RGB", (64, 64), "#ff0000")
+    mask.paste("#0000ff", (32, 0, 64, 64))
+    mask.save(photos / "m.png")
+    made = replace(made, options=replace(QUICK, init="image"))
+    assert statuses(paint([made], photos / "out")) == {made.output: "done"}
+    assert statuses(paint([made], photos / "out")) == {made.output: "kept"}
+    mask.paste("#0000ff", (16, 0, 64, 64))
+    mask.save(photos / "m.png")
+    assert statuses(paint([made], photos / "out")) == {made.output: "done"}
 
 
 @pytest.mark.parametrize(
@@ -381,8 +398,14 @@ def test_a_second_run_on_the_folder_says_so_and_leaves(photos: Path, tmp_path: P
 def test_shares_are_disjoint_and_merged_by_the_report(photos: Path, tmp_path: Path) -> None:
     jobs = plan_jobs([photos], ["mosaic"], QUICK)
     out = tmp_path / "out"
+    theirs, nobodys = (out / STATE / work / "x.png" for work in ("work-2of2", "work-1of3"))
+    for path in (theirs, nobodys):
+        path.parent.mkdir(parents=True)
+        path.touch()
     one = run(jobs, out, shard=(1, 2))
     first = [next(one)]
+    assert theirs.exists(), "a share may not touch what another one is working on"
+    assert not nobodys.parent.exists()
     second = list(run(jobs, out, shard=(2, 2)))  # at the same time
     first += list(one)
     assert [r.job.output for r in first] == ["a-mosaic.png", "trip/c-mosaic.png"]

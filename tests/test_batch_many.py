@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ def poison(folder: Path, names: list[str], kinds: tuple[str, ...]) -> dict[str, 
         elif kind == "bomb":  # a header that promises 400 million pixels
             data = bytearray(path.read_bytes())
             data[16:24] = (20_000).to_bytes(4, "big") * 2
+            data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
             path.write_bytes(data)
             reasons[name] = "more than the limit"
         elif kind == "text":
@@ -112,8 +115,6 @@ for number, result in enumerate(run(jobs, {str(tmp_path / "out")!r}), start=1):
 )
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_workers_of_whom_one_is_killed(tmp_path: Path) -> None:
-    import signal
-
     folder = contents(tmp_path / "photos", 6)
     jobs = plan_jobs([folder], ["mosaic"], QUICK)
     alone = list(run(jobs, tmp_path / "alone"))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stylecap.batch.driver import run
-    from stylecap.batch.jobs import Job, plan_jobs, read_manifest
+    from stylecap.batch.jobs import Job, plan_jobs
+    from stylecap.batch.manifest import read_manifest
     from stylecap.batch.options import BatchOptions
     from stylecap.batch.report import write_report
     from stylecap.batch.results import JobEvent, JobResult
@@ -27,7 +28,7 @@ _HOMES = {
     "JobEvent": "results",
     "JobResult": "results",
     "plan_jobs": "jobs",
-    "read_manifest": "jobs",
+    "read_manifest": "manifest",
     "run": "driver",
     "write_report": "report",
 }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from stylecap.batch.executors import Executor, InProcess, Processes
-from stylecap.batch.jobs import Job, check_jobs
+from stylecap.batch.jobs import Job, check_jobs, is_builtin
 from stylecap.batch.journal import Journal, Row, asked_of, is_disk_full
 from stylecap.batch.options import BatchOptions
 from stylecap.batch.painter import Outcome, PainterSettings, Task
@@ -21,7 +21,6 @@ from stylecap.errors import OutputError, RecordError
 from stylecap.progress import Progress, ShouldStop
 from stylecap.record import file_sha256
 from stylecap.runtime import Runtime
-from stylecap.style.builtin import STYLES
 from stylecap.weights import find_weights
 
 OnEvent = Callable[[JobEvent], None]
@@ -76,13 +75,19 @@ def run(
     with Journal(folder, shard) as journal:
         batch = _Batch(journal, folder, options, tell)
         todo: list[Job] = []
+        undescribed = 0
         for job in share:
             kept = None if options.overwrite else batch.kept(job)
             if kept is None:
                 todo.append(job)
                 continue
+            undescribed += options.caption and not kept.result_caption
             tell(JobEvent("kept", job, result=kept))
             yield kept
+        if undescribed:
+            tell(
+                JobEvent("note", message=f"{undescribed} jobs were painted before without captions")
+            )
         yield from batch.refuse(todo)
         missing = len(todo)
         try:
@@ -242,11 +247,13 @@ class _Batch:
                     break
             else:
                 self._journal.set_state(row.output, "queued")
-        for path in self._journal.folder.glob("work-*of*/*"):
-            own = path.parent == self._journal.work
-            if not (own and path.name.endswith(".checkpoint.safetensors")):
-                path.unlink(missing_ok=True)
-        for work in self._journal.folder.glob("work-*of*"):
+        for work in self._journal.folder.glob("work-*"):
+            if self._journal.is_others(work):
+                continue
+            for path in work.iterdir():
+                resumable = path.name.endswith(".checkpoint.safetensors")
+                if not (resumable and work == self._journal.work):
+                    path.unlink(missing_ok=True)
             with suppress(OSError):
                 work.rmdir()
 
@@ -272,7 +279,7 @@ def _what(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _stamp(role: str, name: str) -> dict[str, Any]:
     """An input as it is now: where it is and when it changed, without reading it."""
-    if name in STYLES and role == "style" and not Path(name).is_file():
+    if role == "style" and is_builtin(name):
         return {"role": role, "path": name, "sha256": ""}
     stamp: dict[str, Any] = {"role": role, "path": os.path.abspath(name), "sha256": ""}
     with suppress(OSError, ValueError):

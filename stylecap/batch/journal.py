@@ -115,6 +115,13 @@ class Journal:
         """Folder of what is not finished, only this share's."""
         return self.folder / f"work-{self.name}"
 
+    def is_others(self, work: Path) -> bool:
+        """Whether a work folder belongs to another share that may be running now.
+
+        No run of another number of shares can be: the lock sees to that.
+        """
+        return work != self.work and work.name.endswith("of" + self.name.partition("of")[2])
+
     def find(self, output: str) -> Row | None:
         """A job, from this journal or the one of another share; a finished one wins."""
         with _storage_errors(self.folder):

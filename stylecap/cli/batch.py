@@ -160,7 +160,7 @@ def _code(share: int, counts: Counter[str]) -> int:
 
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:
-    from stylecap.batch.jobs import plan_jobs, read_manifest
+    from stylecap.batch import plan_jobs, read_manifest
 
     suffix = "." + arguments.format.lower().removeprefix(".")
     manifests = [c for c in arguments.contents if Path(c).suffix.lower() in _MANIFESTS]
