@@ -52,15 +52,18 @@ class LBFGS:
         self._changes: list[Tensor] = []
         self._inverses: list[Tensor] = []
         self._last: tuple[Tensor, Tensor] | None = None
+        self._curvature = torch.ones(())  # sᵀy / yᵀy of the youngest pair that has curvature
 
     def step(self, x: Tensor, gradient: Tensor) -> Tensor:
         """The next point, by the direction of the remembered curvature."""
         point, slope = x.detach().flatten(), gradient.detach().flatten()
-        if self._last is not None:
+        if self._last is None:
+            tiny = torch.finfo(slope.dtype).tiny
+            self._curvature = self._first_step / slope.abs().mean().clamp_min(tiny)
+        else:
             self._remember(point - self._last[0], slope - self._last[1])
         self._last = (point.clone(), slope.clone())
-        direction = self._direction(slope) if self._moves else -slope * self._first_length(slope)
-        return (point + self._scale * direction).view_as(x)
+        return (point + self._scale * self._direction(slope)).view_as(x)
 
     def _remember(self, move: Tensor, change: Tensor) -> None:
         product = move.dot(change)
@@ -68,6 +71,9 @@ class LBFGS:
         # for the device.
         bent = product > 1e-10 * change.dot(change)
         inverse = torch.where(bent, 1 / torch.where(bent, product, 1.0), 0.0)
+        # Where no pair has curvature yet, that of the first step stays, and it goes on moving.
+        square = torch.where(bent, change.dot(change), 1.0)
+        self._curvature = torch.where(bent, product / square, self._curvature)
         for kept, value in (
             (self._moves, move),
             (self._changes, change),
@@ -85,26 +91,12 @@ class LBFGS:
             weight = inverse * move.dot(q)
             q = q - weight * change
             weights.append(weight)
-        q = q * self._initial_curvature(slope)
+        q = q * self._curvature
         for move, change, inverse, weight in zip(
             self._moves, self._changes, self._inverses, reversed(weights), strict=True
         ):
             q = q + (weight - inverse * change.dot(q)) * move
         return q
-
-    def _first_length(self, slope: Tensor) -> Tensor:
-        """What makes the slope a step of ``first_step``."""
-        tiny = torch.finfo(slope.dtype).tiny
-        return self._first_step / slope.abs().mean().clamp_min(tiny)
-
-    def _initial_curvature(self, slope: Tensor) -> Tensor:
-        """sᵀy / yᵀy of the youngest pair that has curvature; without one, as at the first step."""
-        found = self._first_length(slope)
-        for change, inverse in zip(self._changes, self._inverses, strict=True):
-            usable = inverse > 0
-            value = 1 / torch.where(usable, inverse * change.dot(change), 1.0)
-            found = torch.where(usable, value, found)
-        return found
 
     def restart(self, scale: float) -> None:
         """Forget all curvature and shorten the steps by ``scale``."""
@@ -117,6 +109,7 @@ class LBFGS:
         state = {"scale": torch.tensor(self._scale, dtype=torch.float64)}
         if self._last is not None:
             state["last_point"], state["last_slope"] = self._last
+            state["curvature"] = self._curvature[None]  # (1,)
         if self._moves:
             state["moves"] = torch.stack(self._moves)  # (history, pixels)
             state["changes"] = torch.stack(self._changes)  # (history, pixels)
@@ -127,6 +120,7 @@ class LBFGS:
         """Continue from a `state`."""
         self._scale = float(state["scale"])
         self._last = (state["last_point"], state["last_slope"]) if "last_point" in state else None
+        self._curvature = state["curvature"][0] if "curvature" in state else self._curvature
         # Cloned, since each has its own aligned memory in a run that was not interrupted.
         self._moves, self._changes, self._inverses = (
             [value.clone() for value in state.get(name, ())]
