@@ -1,7 +1,7 @@
 """Put a weight file that was trained here into weights/, and into its manifest.
 
-    python scripts/ship_weights.py captioner-vgg16 trained/captioner.safetensors
-    --licence MIT --source "trained on Flickr8k" --command "stylecap train-captioner ..."
+python scripts/ship_weights.py captioner-vgg16 trained/captioner.safetensors
+--licence MIT --source "trained on Flickr8k" --command "stylecap train-captioner ..."
 """
 
 from __future__ import annotations
