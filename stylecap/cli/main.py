@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "layers": ("stylecap.cli.layers", "sizes, parameters and cost of a network's layers"),
     "features": ("stylecap.cli.features", "show what a layer's channels answer to"),
     "weights": ("stylecap.cli.weights", "list, verify or fetch pretrained weights"),
+    "ui": ("stylecap.cli.ui", "open the web page"),
     "show-record": ("stylecap.cli.show_record", "print how a picture was made"),
 }
 DEBUG = "STYLECAP_DEBUG"
