@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,10 @@ class Server:
         )
         self.errors: list[str] = []
         assert self.process.stderr is not None and self.process.stdout is not None
-        threading.Thread(
+        self._listener = threading.Thread(
             target=lambda: self.errors.extend(self.process.stderr or ()), daemon=True
-        ).start()
+        )
+        self._listener.start()
         line = self.process.stdout.readline()
         assert "http" in line, "".join(self.errors)
         self.address = line.split("at ")[1].split(" ")[0].rstrip("/")
@@ -86,6 +87,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        finally:
+            self._listener.join(5)
+            for pipe in (self.process.stdout, self.process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
 
 @contextmanager
@@ -107,8 +113,8 @@ class Visitor:
     """
 
     def __init__(self, address: str, language: str = "en") -> None:
-        self.root = f"/{language}"
-        self.http = httpx.Client(base_url=address, timeout=120)
+        self.root = f"{httpx.URL(address).path.rstrip('/')}/{language}"
+        self.http = httpx.Client(base_url=address.split("/paint")[0], timeout=120)
         self.http.get(f"{self.root}/").raise_for_status()
         self.config = self.http.get(f"{self.root}/config").json()
         self.session = secrets.token_hex(6)
@@ -144,14 +150,20 @@ class Visitor:
             values[labels.index(label.replace("_", " "))] = value
         return values
 
-    def join(self, event: str, data: list[Any], said: Any = None, **more: Any) -> httpx.Response:
-        """Ask for an event."""
+    def join(
+        self,
+        event: str,
+        data: list[Any],
+        said: Any = None,
+        instead: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        """Ask for an event, with parts of the call replaced."""
         body = {
             "fn_index": self._numbers[event],
             "data": data,
             "session_hash": self.session,
             "event_data": said,
-            **more,
+            **(instead or {}),
         }
         return self.http.post(f"{self.root}/gradio_api/queue/join", json=body)
 

@@ -191,6 +191,7 @@ def test_what_is_old_is_deleted_and_what_is_shared_stays(tmp_path):
         ({}, ("mosaic",) * 7, LimitError, "up to 6 styles, got 7"),
         ({"blend": (1.0, 2.0)}, ("mosaic",), OptionError, "expected 1 weights"),
         ({"init": "image"}, ("mosaic",), OptionError, "add that picture"),
+        ({"style_layers": ("relu1_1",) * 99}, ("mosaic",), LimitError, "has 31 layers, got 99"),
     ],
 )
 def test_requests_beyond_the_limits_are_refused(changes, styles, error, words):
@@ -204,7 +205,7 @@ def test_a_mask_is_black_or_white_and_a_png():
     made.paste(200, (2, 0, 4, 2))
 
     mask = read_mask(png_address(made.convert("RGB")))
-    assert mask.mode == "L" and list(mask.getdata()) == [0, 0, 255, 255] * 2
+    assert mask.mode == "L" and list(mask.tobytes()) == [0, 0, 255, 255] * 2
     for wrong in ("", "data:image/png;base64,????", "data:image/png;base64,AAAA", None, 7):
         with pytest.raises(InputError):
             read_mask(wrong)
@@ -284,16 +285,16 @@ def test_the_guard_asks_for_a_password_and_gives_a_cookie(tmp_path):
         await PlainTextResponse("in")(scope, receive, send)
 
     site = Site(PageOptions(folder=str(tmp_path), auth="ann:open sesame", root_path="/paint"))
-    with TestClient(Guard(app, site)) as client:
-        for auth in (None, ("ann", "wrong"), ("bob", "open sesame"), ("", "")):
-            assert client.get("/", auth=auth).status_code == 401
-        assert client.get("/", headers={"authorization": "Basic %%%"}).status_code == 401
-        assert client.get("/healthz").status_code == 200
-        answer = client.get("/", auth=("ann", "open sesame"))
-        assert answer.text == "in"
-        cookie = answer.headers["set-cookie"]
-        assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/paint;" in cookie
-        assert "default-src 'self'" in answer.headers["content-security-policy"]
+    client = TestClient(Guard(app, site))
+    for auth in (None, ("ann", "wrong"), ("bob", "open sesame"), ("", "")):
+        assert client.get("/", auth=auth).status_code == 401
+    assert client.get("/", headers={"authorization": "Basic %%%"}).status_code == 401
+    assert client.get("/healthz").status_code == 200
+    answer = client.get("/", auth=("ann", "open sesame"))
+    assert answer.text == "in"
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/paint;" in cookie
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
     site.close()
 
 
@@ -318,8 +319,8 @@ def test_controls_are_made_from_the_options_and_read_back():
     from stylecap._ui.words import Words
 
     controls = Controls(StyleOptions, Words("en"), {"size": 320}, {"size": 1536})
-    controls.add_others()
-    assert list(controls.by_name) == list(options_of(StyleOptions))
+    controls.add_others(without=("device", "precision"))
+    assert [*controls.by_name, "device", "precision"] == list(options_of(StyleOptions))
     size = controls.by_name["size"]
     assert (size.minimum, size.maximum, size.value) == (16, 1536, 320)
     options = StyleOptions(size=300, blend=(2, 1), style_layers=("relu1_1",), layer_weights=(0.5,))

@@ -21,7 +21,7 @@ from stylecap.server.painting import open_picture
 from . import pieces
 from .context import Context
 from .controls import Controls
-from .inputs import picture
+from .inputs import many, picture
 
 _NOT_HERE = ("backbone", "prefix", "seed")  # the captioner's own; clicked words; one picture
 
@@ -38,12 +38,7 @@ def caption_tab(page: Context) -> None:
                 controls = Controls(CaptionOptions, words)
                 controls.add_others(without=_NOT_HERE)
             with gr.Accordion(words("caption.folder"), open=False):
-                files = gr.File(
-                    label=words("caption.folder.drop"),
-                    file_count="directory",
-                    height=140,
-                    elem_id="caption-files",
-                )
+                files = many(words, "caption-files")
                 go_all = gr.Button(words("caption.folder.go"), elem_id="describe-all")
         with gr.Column(scale=7, min_width=320):
             sentence = pieces.panel(_nothing(page), elem_id="sentence")
@@ -111,11 +106,15 @@ def caption_tab(page: Context) -> None:
             return page.alert(error)
 
     async def describe_all(
-        request: gr.Request, paths: list[str] | None, *values: Any
+        request: gr.Request,
+        files: list[str] | None,
+        folder: list[str] | None,
+        *values: Any,
     ) -> AsyncIterator[str]:
         try:
             owner = page.owner(request)
-            given = [Path(path) for path in paths or () if site.given(owner, path)]
+            paths = [*(files or ()), *(folder or ())]
+            given = [Path(path) for path in paths if site.given(owner, path)]
             if not given:
                 yield f'<p class="sc-alert" role="alert">{escape(words("need.files"))}</p>'
                 return
@@ -133,9 +132,9 @@ def caption_tab(page: Context) -> None:
                     )
                 )
                 yield _rows(page, rows, len(given))
-            folder = site.history.new_folder(owner)
-            describing.write_table(rows, folder / "captions.csv")
-            address = page.link(folder.name, "captions.csv", download=True)
+            made = site.history.new_folder(owner)
+            describing.write_table(rows, made / "captions.csv")
+            address = page.link(made.name, "captions.csv", download=True)
             yield pieces.link(words("caption.folder.csv"), address) + _rows(page, rows, len(given))
         except Exception as error:
             yield _failure(page, error)
@@ -149,7 +148,7 @@ def caption_tab(page: Context) -> None:
     detail.click(try_word, seen, outputs, api_name="try_word", **private)
     alt.click(put_alt, [photo, seen], alt_link, api_name="put_alt", **private)
     go_all.click(
-        describe_all, [files, *controls.components], listed, api_name="describe_all", **private
+        describe_all, [*files, *controls.components], listed, api_name="describe_all", **private
     )
 
 

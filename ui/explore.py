@@ -76,7 +76,7 @@ def explore_tab(page: Context) -> None:
             return page.alert(error)
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-    chosen.input(choose, chosen, [at, table], queue=False, **private)
+    chosen.input(choose, chosen, [at, table], queue=False, api_name="choose_network", **private)
     go.click(look, [photo, chosen, at], shown, api_name="look_inside", **private)
     photo.upload(look, [photo, chosen, at], shown, **private)
     at.input(look, [photo, chosen, at], shown, **private)

@@ -1,6 +1,6 @@
-"""Gradio's inputs for pictures, handing over the file as it came.
+"""Gradio's inputs for pictures, handing over files as they came.
 
-Gradio would open and convert it; ours is opened by `stylecap.images`, with its limits.
+Gradio would open and convert a picture; ours are opened by `stylecap.images`, with its limits.
 """
 
 from __future__ import annotations
@@ -11,24 +11,40 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import ImageData
 
-
-class _Picture(gr.Image):
-    is_template = True  # the browser takes it for the component that it is made of
-
-    def preprocess(self, payload: ImageData | None) -> Any:
-        return None if payload is None else payload.path
-
-    def postprocess(self, value: Any) -> Any:
-        return None if value is None else ImageData(path=str(value), orig_name=Path(value).name)
+from .words import Words
 
 
 def picture(label: str, **more: Any) -> gr.Image:
     """One picture, given as its path or None."""
-    return _Picture(
+    made = gr.Image(
         label=label, type="filepath", sources=["upload", "clipboard"], buttons=[], **more
     )
+    # On the object: gradio writes files beside the source of a class made of its own.
+    made.preprocess = _path  # type: ignore[method-assign]
+    made.postprocess = _shown  # type: ignore[method-assign]
+    if "value" in more:
+        made.value = _shown(more["value"]).model_dump()
+    return made
 
 
-def pictures(label: str, **more: Any) -> gr.File:
-    """Several picture files."""
-    return gr.File(label=label, file_count="multiple", type="filepath", **more)
+def many(words: Words, name: str) -> list[gr.File]:
+    """Several pictures and a folder of them, each given as a list of paths or None."""
+    with gr.Row():
+        return [
+            gr.File(
+                label=words(f"many.{count}"),
+                file_count=count,
+                height=130,
+                min_width=140,
+                elem_id=f"{name}-{count}",
+            )
+            for count in ("multiple", "directory")
+        ]
+
+
+def _path(payload: ImageData | None) -> Any:
+    return None if payload is None else payload.path
+
+
+def _shown(value: Any) -> Any:
+    return None if value is None else ImageData(path=str(value), orig_name=Path(value).name)

@@ -18,6 +18,7 @@ from stylecap.server.site import Site, visitor
 from stylecap.server.web import frame
 from stylecap.style.builtin import STYLES
 
+from .batches import batch_tab
 from .caption import caption_tab
 from .context import Context
 from .explore import explore_tab
@@ -69,6 +70,7 @@ def create_app(options: PageOptions) -> FastAPI:
             theme=_theme(),
         )
     site.queue.submit("", "", site.warm_up)
+    site.batches.resume()
     return app
 
 
@@ -85,10 +87,12 @@ def build_page(site: Site, language: str) -> gr.Blocks:
                 regions_tab(page)
             with gr.Tab(words("tab.caption"), id="caption"):
                 caption_tab(page)
+            with gr.Tab(words("tab.batch"), id="batch") as batch:
+                batch_tab(page, batch)
             with gr.Tab(words("tab.explore"), id="explore"):
                 explore_tab(page)
-            with gr.Tab(words("tab.history"), id="history") as tab:
-                history_tab(page, tab, tabs, style)
+            with gr.Tab(words("tab.history"), id="history") as history:
+                history_tab(page, history, tabs, style)
 
         def leave(request: gr.Request) -> None:
             site.queue.stop(visitor(request), str(request.session_hash))

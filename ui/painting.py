@@ -32,7 +32,7 @@ from stylecap.style.options import PRESETS, StyleOptions
 from . import pieces
 from .context import Context
 from .controls import Controls
-from .inputs import picture, pictures
+from .inputs import picture
 
 _SIMPLE = ("strength", "color", "size", "seed")
 _SERVERS = ("device", "precision")  # what is best on this machine is not the visitor's to choose
@@ -72,7 +72,9 @@ class Settings:
                 info=words("more.styles.info"),
                 visible=extra,
             )
-            self.more_files = pictures(words("more.own"), height=120, visible=extra)
+            self.more_files = gr.File(
+                label=words("more.own"), file_count="multiple", height=120, visible=extra
+            )
             self.controls.add_others(without=(*_SERVERS, *(() if extra else ("blend",))))
             self.start = picture(words("init.picture"), visible=False, height=200)
         self.inputs = [

@@ -38,7 +38,7 @@ _GRADIO = re.compile(
 _FILE = re.compile(r"(/(?:en|ko)/gradio_api/file=)(.*)", re.DOTALL)
 _JOIN = re.compile(r"/(en|ko)/gradio_api/(queue/join|run/[a-z_]{1,40}|cancel|reset)")
 _UPLOAD = re.compile(r"/(en|ko)/gradio_api/upload")
-_OWN = re.compile(r"/files/[^/]+/[^/]+")
+_OWN = re.compile(r"/files/[^/]+/.+")
 _STORE = "/store"
 _MAX_CALL_BYTES = 4_000_000
 _FREE_BYTES = 500_000_000  # less than this on the disk, and nothing more is taken in
@@ -79,7 +79,7 @@ class Guard:
             await self._guard(scope, receive, send)
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
+        scope, path = self._placed(scope)
         if path == "/healthz":
             await self._app(scope, receive, send)
             return
@@ -89,8 +89,9 @@ class Guard:
             await _refuse(401, "Name and password, please.", scope, receive, send, challenge)
             return
         secret = _secret(headers.get(b"cookie", b""))
-        if _LANGUAGE.fullmatch(path) or path == "/":
-            await self._page(scope, receive, send, secret)
+        language = _LANGUAGE.fullmatch(path)
+        if language or path == "/":
+            await self._page(scope, receive, send, secret, language[1] if language else None)
             return
         if not (_OPEN.fullmatch(path) or _GRADIO.fullmatch(path) or _OWN.fullmatch(path)):
             await _refuse(404, "There is nothing here.", scope, receive, send)
@@ -106,9 +107,9 @@ class Guard:
             if not self._site.may_read(owner, file):
                 await _refuse(404, "There is nothing here.", scope, receive, send)
                 return
-            path = named[1] + file
-            await self._app({**scope, "path": path, "raw_path": quote(path).encode()},
-                            receive, decorated)
+            path = self._site.options.root_path + named[1] + file
+            changed = {"path": path, "raw_path": quote(path).encode()}
+            await self._app({**scope, **changed}, receive, decorated)
         elif _JOIN.fullmatch(path):
             await self._call(scope, receive, send, owner)
         elif _UPLOAD.fullmatch(path):
@@ -127,7 +128,25 @@ class Guard:
         expected = self._site.options.auth.encode()
         return kind.lower() == b"basic" and secrets.compare_digest(given, expected)
 
-    async def _page(self, scope: Scope, receive: Receive, send: Send, secret: str | None) -> None:
+    def _placed(self, scope: Scope) -> tuple[Scope, str]:
+        """A request with the root path, whether or not a proxy kept it, and its path below it."""
+        root = self._site.options.root_path
+        path = str(scope["path"])
+        if root:
+            path = path.removeprefix(root) if path.startswith(f"{root}/") else path
+            whole = root + path
+            raw = quote(whole).encode()
+            scope = {**scope, "path": whole, "raw_path": raw, "root_path": root}
+        return scope, path
+
+    async def _page(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        secret: str | None,
+        language: str | None,
+    ) -> None:
         """The page itself: a new visitor gets a cookie, and Gradio its language."""
         added = {}
         if secret is None:
@@ -136,12 +155,11 @@ class Guard:
                 f"{COOKIE}={secrets.token_urlsafe(24)}; Path={root}; Max-Age={_YEAR_SECONDS}; "
                 "HttpOnly; SameSite=Lax"
             )
-        language = _LANGUAGE.fullmatch(scope["path"])
         if language is None:
             await self._app(scope, receive, _decorated(send, added))
             return
         status, headers, body = await _answer(self._app, scope, receive)
-        body = _in_language(body, language[1], self._site.options.root_path)
+        body = _in_language(body, language, self._site.options.root_path)
         decorated = self._hiding(_decorated(send, added))
         await decorated({"type": "http.response.start", "status": status, "headers": headers})
         await decorated({"type": "http.response.body", "body": body})

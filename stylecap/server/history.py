@@ -92,13 +92,8 @@ class History:
 
     def items(self, owner: str) -> list[Item]:
         """A visitor's items, the latest first."""
-        home = self._home(owner)
-        if not home.is_dir():
-            return []
         found = []
-        for folder in sorted(home.iterdir(), reverse=True):
-            if not _ITEM.fullmatch(folder.name):
-                continue
+        for folder in self.folders(owner):
             with suppress(OSError, ValueError, TypeError):
                 found.append(Item(**json.loads((folder / "item.json").read_text("utf-8"))))
         return found
@@ -122,12 +117,29 @@ class History:
         path = self._home(owner) / item.name / name
         return path if path.is_file() else None
 
+    def folders(self, owner: str) -> list[Path]:
+        """Folders of all that a visitor has here, the latest first."""
+        home = self._home(owner)
+        found = sorted(home.iterdir(), reverse=True) if home.is_dir() else []
+        return [folder for folder in found if _ITEM.fullmatch(folder.name)]
+
+    def owners(self) -> list[str]:
+        """All visitors who have something here."""
+        found = (home.name for home in (self.folder / "own").iterdir())
+        return sorted(name for name in found if _OWNER.fullmatch(name))
+
+    def place(self, owner: str, name: str) -> Path | None:
+        """The folder of one of a visitor's items, finished or not."""
+        folder = self._home(owner) / name
+        return folder if _ITEM.fullmatch(name) and folder.is_dir() else None
+
     def file(self, owner: str, name: str, file: str) -> Path | None:
-        """A file in the folder of one of a visitor's items, finished or not."""
-        if not (_ITEM.fullmatch(name) and _FILE.fullmatch(file)):
+        """A file in the folder of one of a visitor's items, or below it."""
+        folder = self.place(owner, name)
+        if folder is None or not all(_FILE.fullmatch(part) for part in file.split("/")):
             return None
-        path = self._home(owner) / name / file
-        return path if path.is_file() and not path.is_symlink() else None
+        path = folder / file
+        return path if path.is_file() and self.may_read(owner, path) else None
 
     def download_name(self, owner: str, name: str, path: Path) -> str:
         """What a file of an item is called where it is saved."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from stylecap.backbone import architecture
 from stylecap.errors import InputError, LimitError, OptionError, RecordError, StylecapError
 from stylecap.images import (
     fit_long_side,
@@ -69,14 +70,18 @@ def check_request(request: PaintRequest, limits: PageOptions) -> None:
     """Refuse what is beyond the limits of the page.
 
     Raises:
-        LimitError: size, steps, or a picture's pixels or bytes.
-        OptionError: too many styles or none, or options that do not fit them.
+        LimitError: size, steps, layers or styles.
+        OptionError: no style, or options that do not fit them.
     """
     options = request.options
     if options.size > limits.max_size:
         raise LimitError(f"size: this page paints up to {limits.max_size} px, got {options.size}")
     if options.steps > limits.max_steps:
         raise LimitError(f"steps: this page makes up to {limits.max_steps}, got {options.steps}")
+    layers = len(architecture(options.backbone))
+    asked = max(len(options.style_layers), len(options.content_layers))
+    if asked > layers:
+        raise LimitError(f"layers: {options.backbone} has {layers} layers, got {asked}")
     count = len(request.styles)
     if not count:
         raise OptionError("style: choose one of the built-in styles, or add a picture of yours")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stylecap.errors import InputError
 from stylecap.images import save_picture
 from stylecap.server import faults
+from stylecap.server.batches import Batches
 from stylecap.server.history import History, owner_of
 from stylecap.server.jobs import JobQueue
 from stylecap.server.options import PageOptions
@@ -41,6 +42,7 @@ class Site:
         folder = Path(options.folder or Path.home() / ".cache" / "stylecap" / "page")
         self.history = History(folder.expanduser(), options.keep_hours * 3600)
         self.queue = JobQueue(options.max_waiting, options.max_each)
+        self.batches = Batches(self)
         self._uploads: dict[str, set[str]] = {}
         self._networks: OrderedDict[str, Backbone] = OrderedDict()
         self._captioner: Captioner | None = None

@@ -71,7 +71,7 @@ def frame(site: Site) -> FastAPI:
     def icon() -> Response:
         return Response(_ICON, media_type="image/svg+xml")
 
-    @app.get("/files/{name}/{file}")
+    @app.get("/files/{name}/{file:path}")
     def own_file(name: str, file: str, request: Request, download: bool = False) -> Response:
         return _own_file(site, visitor(request), name, file, download=download)
 
@@ -154,6 +154,8 @@ def _own_file(site: Site, owner: str, name: str, file: str, *, download: bool) -
     try:
         if file == "result.jpg":
             jpeg_of(site.history, owner, name)
+        if file == "all.zip":
+            site.batches.pack(owner, name)
         path = site.history.file(owner, name, file)
     except (StylecapError, OSError):
         path = None
