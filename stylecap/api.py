@@ -32,6 +32,8 @@ from stylecap.progress import OnProgress, ShouldStop
 from stylecap.record import InputRecord, RunRecord, current_versions
 from stylecap.runtime import Runtime
 from stylecap.style.builtin import STYLES, paint_style
+from stylecap.style.cache import StyleCache
+from stylecap.style.checkpoint import Checkpoint, OnCheckpoint
 from stylecap.style.control import regions_of
 from stylecap.style.options import StyleOptions
 from stylecap.style.transfer import Transfer, mix_scales, transfer_style
@@ -108,7 +110,10 @@ def stylize(
     init_image: Pictorial | None = None,
     mask: str | Path | Image.Image | None = None,
     mask_colors: Sequence[str] = (),
+    cache: StyleCache | None = None,
+    resume: Checkpoint | None = None,
     on_progress: OnProgress | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
     should_stop: ShouldStop | None = None,
 ) -> StyleResult:
     """Paint a picture in the manner of one or several others.
@@ -122,7 +127,11 @@ def stylize(
         init_image: what to start from; needs and implies ``init="image"``.
         mask: a picture with one flat colour for each style, which paints that region.
         mask_colors: ``"#rrggbb"`` for each style; white and black if there are two.
+        cache: remembers style images and their Gram matrices for the next paintings.
+        resume: a checkpoint of the same run; the result is the one that it would have had.
         on_progress: called after every step.
+        on_checkpoint: called after every step, before ``on_progress``, with a function that
+            gives a checkpoint to keep.
         should_stop: asked before every step; a stop is a normal return with the picture so far
             and ``stopped=True``.
     Raises:
@@ -130,9 +139,11 @@ def stylize(
         InputError: a picture cannot be read or used.
         WeightsError: the backbone's weights are missing or corrupt.
         DeviceError: the device is not here, or has too little memory.
+        RecordError: the checkpoint is of another run.
     Source: Gatys et al. 2016 and 2017.
     """
     options = options or StyleOptions()
+    cache = cache or StyleCache()
     if init_image is not None:
         options = replace(options, init="image")
     styles = _listed(style)
@@ -140,7 +151,7 @@ def stylize(
     photo, alpha = split_alpha(_picture(content, "content", inputs))
     height, width = fit_long_side((photo.height, photo.width), options.size)
     image = to_image(resize_picture(photo, (height, width)))
-    references = [_reference(_picture(s, "style", inputs, options.seed), options) for s in styles]
+    references = [_style_image(s, options, inputs, cache) for s in styles]
     start = None
     if init_image is not None:
         start = to_image(split_alpha(_picture(init_image, "init", inputs))[0])
@@ -159,7 +170,10 @@ def stylize(
             backbone,
             init_image=start,
             regions=regions,
+            cache=cache,
+            resume=resume,
             on_progress=on_progress,
+            on_checkpoint=on_checkpoint,
             should_stop=should_stop,
         )
     recorded = asdict(options)
@@ -304,19 +318,44 @@ def _picture(source: Pictorial, role: str, inputs: list[InputRecord], seed: int 
         digest = hashlib.sha256(f"{source.mode}{source.size}".encode() + source.tobytes())
         inputs.append(InputRecord(role, "picture", digest.hexdigest()))
         return source
-    if role == "style" and str(source) in STYLES and not Path(source).is_file():
-        inputs.append(InputRecord(role, _BUILTIN + str(source), ""))
-        side = _BUILTIN_SIDE_PX
-        return paint_style(str(source), (side, side), seed)
+    entry = _identify(source, role)
+    inputs.append(entry)
+    if entry.name.startswith(_BUILTIN):
+        return paint_style(str(source), (_BUILTIN_SIDE_PX, _BUILTIN_SIDE_PX), seed)
+    return load_picture(source)
+
+
+def _identify(source: str | Path, role: str) -> InputRecord:
+    """What a path or the name of a built-in style stands for now."""
     path = Path(source)
+    if role == "style" and str(source) in STYLES and not path.is_file():
+        return InputRecord(role, _BUILTIN + str(source), "")
     if role == "style" and not path.exists():
         raise InputError(
             f"style: {str(source)!r} is neither a file nor a built-in style; "
             f"the built-in ones are {', '.join(STYLES)}"
         )
-    picture = load_picture(path)
-    inputs.append(InputRecord(role, path.name, file_sha256(path)))
-    return picture
+    try:
+        if path.is_file():
+            return InputRecord(role, path.name, file_sha256(path))
+    except (OSError, ValueError):
+        pass
+    load_picture(path)
+    raise InputError(f"{path}: cannot be read; check its permissions")
+
+
+def _style_image(
+    source: Pictorial, options: StyleOptions, inputs: list[InputRecord], cache: StyleCache
+) -> Tensor:
+    """A style at the size used; read or painted only if the cache does not know it."""
+    if isinstance(source, Tensor | Image.Image):
+        return _reference(_picture(source, "style", inputs), options)
+    entry = _identify(source, "style")
+    inputs.append(entry)
+    return cache.get(
+        ("style", entry.sha256 or (entry.name, options.seed), options.size, options.style_scale),
+        lambda: _reference(_picture(source, "style", [], options.seed), options),
+    )
 
 
 def _reference(picture: Image.Image, options: StyleOptions) -> Tensor:

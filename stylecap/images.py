@@ -223,7 +223,7 @@ def save_picture(
         data = _encode(picture, _FORMATS[Path(path).suffix.lower()], quality, record)
     except (OSError, ValueError, MemoryError, RuntimeError, SystemError, struct.error) as error:
         raise OutputError(f"{_named(path)}: cannot be encoded ({_reason(error)})") from error
-    _write_atomically(path, data)
+    write_atomically(path, data)
 
 
 def read_embedded(path: str | Path) -> str | None:
@@ -281,7 +281,7 @@ def write_alt_text(path: str | Path, text: str) -> None:
         raise OutputError(
             f"{_named(path)}: the description cannot be stored ({_reason(error)})"
         ) from error
-    _write_atomically(path, data)
+    write_atomically(path, data)
 
 
 def list_pictures(paths: Iterable[str | Path]) -> list[Path]:
@@ -527,8 +527,12 @@ def _check_place(target: Path) -> None:
         raise OutputError(f"{_named(target)}: the folder may not be written to; choose another")
 
 
-def _write_atomically(path: str | Path, data: bytes) -> None:
-    """Write beside the target, flush to the disk, rename; a failure leaves nothing behind."""
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write beside the target, flush to the disk, rename; a failure leaves nothing behind.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is unchanged.
+    """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".stylecap-{secrets.token_hex(8)}.tmp")
     try:

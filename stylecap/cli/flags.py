@@ -15,15 +15,19 @@ Presets = Mapping[str, Mapping[str, Any]]
 
 
 def add_options(
-    parser: argparse.ArgumentParser, options_class: type, *, presets: Presets | None = None
+    parser: argparse.ArgumentParser,
+    options_class: type,
+    *,
+    presets: Presets | None = None,
+    title: str = "options of the run",
 ) -> None:
     """Add a flag for every option, those for experts in a group of their own.
 
     What is not said on the command line is left out of the parsed arguments, so that a preset
     or a record can fill it.
     """
-    usual = parser.add_argument_group("options of the run")
-    expert = parser.add_argument_group("options for experts")
+    usual = parser.add_argument_group(title)
+    expert = parser.add_argument_group(f"{title}, for experts")
     if presets is not None:
         usual.add_argument(
             "--preset",

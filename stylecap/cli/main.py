@@ -23,6 +23,7 @@ from stylecap.errors import OptionError, StylecapError
 #: Name -> (module with ``add_arguments(parser)`` and ``run(arguments) -> int``, one line of help).
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "stylize": ("stylecap.cli.stylize", "paint a photo in the style of other pictures"),
+    "batch": ("stylecap.cli.batch", "paint many photos in many styles; continue where it was"),
     "styles": ("stylecap.cli.styles", "list or draw the built-in styles"),
     "layers": ("stylecap.cli.layers", "sizes, parameters and cost of a network's layers"),
     "features": ("stylecap.cli.features", "show what a layer's channels answer to"),

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -37,7 +37,7 @@ def remark(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """Print one JSON object; numbers that are not finite become null."""
-    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+    print(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -83,7 +83,7 @@ class Display:
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
             self._bar = _rich_bar()
             self._task = self._bar.add_task("starting", total=None, loss="", left="")
@@ -150,9 +150,12 @@ class Interruption:
         requested: whether Ctrl-C was pressed.
     """
 
-    def __init__(self, display: Display) -> None:
+    def __init__(
+        self, display: Display, message: str = "stopping, the picture so far is kept"
+    ) -> None:
         self.requested = False
         self._display = display
+        self._message = message
         self._before: Any = None
 
     def __call__(self) -> bool:
@@ -177,7 +180,7 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._display.tell("stopping, the picture so far is kept; Ctrl-C again leaves at once")
+        self._display.tell(f"{self._message}; Ctrl-C again leaves at once")
 
 
 def _rich_bar() -> Bar:
@@ -196,11 +199,12 @@ def _rich_bar() -> Bar:
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON: numbers that are not finite become null."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

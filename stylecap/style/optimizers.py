@@ -126,9 +126,11 @@ class LBFGS:
         """Continue from a `state`."""
         self._scale = float(state["scale"])
         self._last = (state["last_point"], state["last_slope"]) if "last_point" in state else None
-        self._moves = list(state["moves"]) if "moves" in state else []
-        self._changes = list(state["changes"]) if "moves" in state else []
-        self._inverses = list(state["inverses"]) if "moves" in state else []
+        # Cloned, since each has its own aligned memory in a run that was not interrupted.
+        self._moves, self._changes, self._inverses = (
+            [value.clone() for value in state.get(name, ())]
+            for name in ("moves", "changes", "inverses")
+        )
 
 
 class Adam:
@@ -147,7 +149,7 @@ class Adam:
 
     def step(self, x: Tensor, gradient: Tensor) -> Tensor:
         """The next point."""
-        slope = gradient.detach()
+        slope = gradient.detach().contiguous()
         if self._mean is None or self._square is None:
             self._mean, self._square = torch.zeros_like(slope), torch.zeros_like(slope)
         self._count += 1

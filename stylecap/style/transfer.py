@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from stylecap.backbone import Backbone, architecture, check_layers, smallest_side
-from stylecap.errors import DeviceError, InputError, OptionError
+from stylecap.errors import DeviceError, InputError, OptionError, RecordError
 from stylecap.images import fit_long_side, resize_image
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.runtime import Runtime
+from stylecap.style.cache import StyleCache, image_sha256
+from stylecap.style.checkpoint import Checkpoint, OnCheckpoint, transfer_identity
 from stylecap.style.control import (
     carry_guides,
     join_luminance,
@@ -68,7 +71,10 @@ def transfer_style(
     *,
     init_image: Tensor | None = None,
     regions: Tensor | None = None,
+    cache: StyleCache | None = None,
+    resume: Checkpoint | None = None,
     on_progress: OnProgress | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Transfer:
     """Paint the content in the manner of the styles.
@@ -80,20 +86,35 @@ def transfer_style(
         backbone: of the options' name.
         init_image: (1, 3, H, W), required by and only used with ``init="image"``.
         regions: (R, 1, H, W) zeros and ones, one region for each style, or None.
+        cache: shared with other transfers; the styles' Gram matrices are looked up there.
+        resume: where an equal transfer was; the result is the one that it would have had.
         on_progress: called after every step.
+        on_checkpoint: called after every step, before ``on_progress``.
         should_stop: asked before every step.
     Raises:
         OptionError: options that contradict each other or the inputs.
         InputError: the content is too small or too narrow for the layers.
         DeviceError: the optimisation does not fit into memory.
+        RecordError: the checkpoint to resume from is of another transfer.
     """
     size = (content.shape[-2], content.shape[-1])
     _check(size, options, backbone, len(styles), init_image, regions)
     sizes = scale_sizes(size, options)
-    run = _Run(options, on_progress, should_stop, backbone.runtime)
+    # Only hashed where somebody asks for a checkpoint or brings one.
+    identity = lru_cache(
+        lambda: transfer_identity([content, *styles, init_image, regions], options, backbone)
+    )
+    if resume is not None and resume.identity != identity():
+        raise RecordError(
+            "checkpoint: it is of a run with other options, inputs, network, threads or versions; "
+            "start without it"
+        )
+    run = _Run(options, backbone.runtime, identity, resume, on_progress, on_checkpoint, should_stop)
     painting = content
     with backbone.runtime.using_threads():
         for order, at in enumerate(sizes):
+            if order < run.first_scale:
+                continue
             small = resize_image(content, at)
             start = (
                 resize_image(painting, at) if order else _start(small, styles, init_image, options)
@@ -102,13 +123,13 @@ def transfer_style(
             objective = Objective(
                 backbone,
                 seen.expand(-1, 3, -1, -1),
-                _targets(backbone, prepared, at, options, regions),
+                _targets(backbone, prepared, at, options, regions, cache),
                 options,
             )
             steps = options.steps // len(sizes) + (order < options.steps % len(sizes))
             stage = f"scale {order + 1} of {len(sizes)}, {at[1]}x{at[0]}"
             variable = luminance(start) if options.color == "keep-luminance" else start
-            painting = bring_back(run.descend(objective, variable, steps, stage, bring_back))
+            painting = bring_back(run.descend(objective, variable, order, steps, stage, bring_back))
             if run.stopped:
                 break
     if painting.shape[-2:] != content.shape[-2:]:
@@ -213,76 +234,126 @@ def check_memory(size: tuple[int, int], options: StyleOptions, runtime: Runtime)
     )
 
 
+@dataclass(slots=True)
+class _Descent:
+    """The optimisation of one scale between two steps."""
+
+    optimizer: Optimizer
+    image: Tensor
+    good: Tensor
+    best: float = math.inf
+    step: int = 0
+
+
 class _Run:
     """The progress of one transfer over all its scales."""
 
     def __init__(
         self,
         options: StyleOptions,
-        on_progress: OnProgress | None,
-        should_stop: ShouldStop | None,
         runtime: Runtime,
+        identity: Callable[[], str],
+        resume: Checkpoint | None,
+        on_progress: OnProgress | None,
+        on_checkpoint: OnCheckpoint | None,
+        should_stop: ShouldStop | None,
     ) -> None:
         self._options = options
+        self._runtime = runtime
+        self._identity = identity
+        self._resume = resume
         self._on_progress = on_progress
+        self._on_checkpoint = on_checkpoint
         self._should_stop = should_stop
         # Reading a loss makes a GPU wait; on a CPU it is there already.
         self._read_every = 1 if runtime.device == "cpu" else 10
-        self._device = runtime.torch_device
-        self._begin = time.perf_counter()
-        self._messages: list[str] = []
+        self._begin = time.perf_counter() - (resume.seconds if resume else 0)
+        self._messages: list[str] = list(resume.messages) if resume else []
         self._loss: dict[str, Any] = {}
-        self._step = 0
+        self._step = resume.steps if resume else 0
+        self.first_scale = resume.scale if resume else 0
         self.stopped = False
 
     def descend(
         self,
         objective: Objective,
         start: Tensor,
+        scale: int,
         steps: int,
         stage: str,
         bring_back: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Minimise over one scale; returns the last good picture, shaped like ``start``."""
+        at = self._begun(scale, start)
+        while at.step < steps:
+            if self._should_stop is not None and self._should_stop():
+                self.stopped = True
+                break
+            x = at.image.detach().requires_grad_()
+            losses = objective(x.expand(-1, 3, -1, -1))
+            (gradient,) = torch.autograd.grad(losses.total, x)
+            self._step += 1
+            message, total = "", None
+            if at.step % self._read_every == 0:
+                total = float(losses.total.detach())
+                if math.isfinite(total) and total <= _DIVERGED * at.best:
+                    at.good, at.best = x.detach(), min(at.best, total)
+                else:
+                    message = f"step {self._step}: the loss became {total:.3g}; shorter steps"
+                    self._messages.append(message)
+                    at.optimizer.restart(0.25)
+                    at.image = at.good
+            if not message:
+                at.image = at.optimizer.step(x, gradient).clamp(0, 1)
+            at.step += 1
+            if self._on_checkpoint is not None:
+                self._on_checkpoint(lambda: self._checkpoint(scale, at))
+            self._report(stage, total, losses, message, at.image, bring_back)
+        x = at.image
+        with torch.no_grad():
+            final = objective(x.expand(-1, 3, -1, -1))
+            if not float(final.total) <= _DIVERGED * at.best:
+                x, final = at.good, objective(at.good.expand(-1, 3, -1, -1))
+        self._loss = final.numbers()
+        if not math.isfinite(self._loss["total"]):
+            raise DeviceError(
+                f"the objective is not a number even for the picture it starts from, on "
+                f"{self._runtime.device}; try --precision float32, or smaller weights"
+            )
+        return x.detach()
+
+    def _begun(self, scale: int, start: Tensor) -> _Descent:
+        """A scale at its start, or where the checkpoint left it."""
+        device = self._runtime.torch_device
         optimizer: Optimizer = (
             LBFGS(_HISTORY)
             if self._options.optimizer == "lbfgs"
             else Adam(self._options.learning_rate)
         )
-        x = start.to(self._device)
-        good, best = x, math.inf
-        for step in range(steps):
-            if self._should_stop is not None and self._should_stop():
-                self.stopped = True
-                break
-            x = x.detach().requires_grad_()
-            losses = objective(x.expand(-1, 3, -1, -1))
-            (gradient,) = torch.autograd.grad(losses.total, x)
-            self._step += 1
-            message, total = "", None
-            if step % self._read_every == 0:
-                total = float(losses.total.detach())
-                if math.isfinite(total) and total <= _DIVERGED * best:
-                    good, best = x.detach(), min(best, total)
-                else:
-                    message = f"step {self._step}: the loss became {total:.3g}; shorter steps"
-                    self._messages.append(message)
-                    optimizer.restart(0.25)
-                    x = good
-            if not message:
-                x = optimizer.step(x, gradient).clamp(0, 1)
-            self._report(stage, total, losses, message, x, bring_back)
-        with torch.no_grad():
-            final = objective(x.expand(-1, 3, -1, -1))
-            if not float(final.total) <= _DIVERGED * best:
-                x, final = good, objective(good.expand(-1, 3, -1, -1))
-        self._loss = final.numbers()
-        if not math.isfinite(self._loss["total"]):
-            raise DeviceError(
-                f"the objective is not a number even for the picture it starts from, on "
-                f"{self._device}; try --precision float32, or smaller weights"
-            )
-        return x.detach()
+        before, self._resume = self._resume, None
+        if before is None:
+            x = start.to(device).contiguous()
+            return _Descent(optimizer, x, x)
+        optimizer.load(
+            {name: v.to(device) if v.ndim else v for name, v in before.optimizer.items()}
+        )
+        image, good = before.image.to(device), before.good.to(device)
+        return _Descent(optimizer, image, good, before.best, before.step)
+
+    def _checkpoint(self, scale: int, at: _Descent) -> Checkpoint:
+        return Checkpoint(
+            identity=self._identity(),
+            runtime=self._runtime,
+            scale=scale,
+            step=at.step,
+            steps=self._step,
+            seconds=time.perf_counter() - self._begin,
+            messages=tuple(self._messages),
+            best=at.best,
+            image=at.image.detach().cpu(),
+            good=at.good.cpu(),
+            optimizer={name: value.cpu() for name, value in at.optimizer.state().items()},
+        )
 
     def _report(
         self,
@@ -381,6 +452,7 @@ def _targets(
     at: tuple[int, int],
     options: StyleOptions,
     regions: Tensor | None,
+    cache: StyleCache | None,
 ) -> list[StyleTarget]:
     long_side = max(at) * options.style_scale
     layers = options.resolved_style_layers
@@ -389,7 +461,9 @@ def _targets(
     for style in styles:
         height, width = fit_long_side((style.shape[-2], style.shape[-1]), round(long_side))
         enough = (max(height, smallest), max(width, smallest))
-        grams.append(style_grams(backbone, resize_image(style, enough), options))
+        # With the content's colours in them, styles cannot be shared.
+        shared = cache if options.color == "style" else None
+        grams.append(_grams(backbone, style, enough, options, shared))
     if regions is None:
         weights = options.blend or (1.0,) * len(styles)
         blended = {
@@ -406,6 +480,23 @@ def _targets(
         StyleTarget(gram, {layer: guides[layer][region].to(device) for layer in layers})
         for region, gram in enumerate(grams)
     ]
+
+
+def _grams(
+    backbone: Backbone,
+    style: Tensor,
+    size: tuple[int, int],
+    options: StyleOptions,
+    cache: StyleCache | None,
+) -> dict[str, Tensor]:
+    def make() -> dict[str, Tensor]:
+        return style_grams(backbone, resize_image(style, size), options)
+
+    if cache is None:
+        return make()
+    network = (backbone.name, backbone.weights_sha256, backbone.runtime)
+    chosen = (size, options.resolved_style_layers, options.pooling)
+    return cache.get(("grams", image_sha256(style), *chosen, *network), make)
 
 
 def _shrink(regions: Tensor, at: tuple[int, int]) -> Tensor:

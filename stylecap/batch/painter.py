@@ -1,0 +1,245 @@
+"""Who paints: one process with its networks and styles loaded once, one job after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from stylecap import api
+from stylecap.backbone import Backbone, load_backbone
+from stylecap.batch.jobs import Job
+from stylecap.batch.journal import is_disk_full
+from stylecap.captioning.captioner import Captioner, load_captioner
+from stylecap.errors import DeviceError, RecordError, StylecapError
+from stylecap.progress import OnProgress, ShouldStop
+from stylecap.runtime import Runtime
+from stylecap.style.cache import StyleCache
+from stylecap.style.checkpoint import Checkpoint, load_checkpoint
+from stylecap.style.options import StyleOptions
+from stylecap.weights import file_sha256
+
+_CHECKPOINT_SHARE = 50  # a checkpoint may take this part of the time since the last one
+_CAPTIONS_KEPT = 256  # contents whose caption is remembered for their next style
+
+
+@dataclass(frozen=True, slots=True)
+class PainterSettings:
+    """What a painter is told once.
+
+    Attributes:
+        threads: CPU threads of its network; those of the process if None.
+        cpu_precision: what precision ``auto`` means on a CPU, the same for all painters.
+        device: for jobs with device ``auto``, or ``cuda`` if it is one of several.
+        caption: whether contents and results are described.
+        quality: of lossy results.
+        checkpoint_seconds: time between checkpoints.
+    """
+
+    threads: int | None = None
+    cpu_precision: str = "float32"
+    device: str = "auto"
+    caption: bool = False
+    quality: int = 95
+    checkpoint_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job and the two files it may use meanwhile.
+
+    Attributes:
+        job: what to paint.
+        picture: where the result waits for its name, with the same suffix.
+        checkpoint: where the unfinished job is kept.
+    """
+
+    job: Job
+    picture: Path
+    checkpoint: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended.
+
+    Attributes:
+        task: which.
+        status: ``"painted"``, ``"failed"``, ``"stopped"`` with a checkpoint kept, or ``"full"``
+            where the disk was.
+        error: one line, if it failed.
+        sha256: of the picture's file.
+        input_sha256: of each of the job's inputs, in order; ``""`` for a built-in style.
+        ending: ``seconds``, ``steps``, ``loss``, ``content_caption``, ``result_caption``.
+        messages: what a person should know.
+    """
+
+    task: Task
+    status: str
+    error: str = ""
+    sha256: str = ""
+    input_sha256: tuple[str, ...] = ()
+    ending: dict[str, Any] = field(default_factory=dict)
+    messages: tuple[str, ...] = ()
+
+
+class Painter:
+    """Paints tasks with networks that it loads when they are first needed."""
+
+    def __init__(self, settings: PainterSettings) -> None:
+        """Start with nothing loaded."""
+        self._settings = settings
+        self._cache = StyleCache()
+        self._backbones: OrderedDict[tuple[str, Runtime], Backbone] = OrderedDict()
+        self._captioners: dict[str, Captioner] = {}
+        self._captions: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def paint(self, task: Task, on_progress: OnProgress, should_stop: ShouldStop) -> Outcome:
+        """Paint one task, from its checkpoint if there is one; never raises on a bad job."""
+        try:
+            return self._paint(task, on_progress, should_stop)
+        except Exception as error:
+            if is_disk_full(error):
+                return Outcome(task, "full", str(error))
+            if isinstance(error, StylecapError | MemoryError):
+                return Outcome(task, "failed", str(error) or "too little memory")
+            return Outcome(task, "failed", f"unexpected {type(error).__name__}: {error}")
+
+    def _paint(self, task: Task, on_progress: OnProgress, should_stop: ShouldStop) -> Outcome:
+        job = task.job
+        backbone, before = self._begin(task)
+        keeper = _Keeper(task.checkpoint, self._settings.checkpoint_seconds)
+        try:
+            result = self._stylize(job, backbone, before, keeper, on_progress, should_stop)
+        except RecordError:
+            if before is None:
+                raise
+            # The checkpoint is of other options, inputs or versions: they changed since.
+            backbone = self._backbone(job.options)
+            result = self._stylize(job, backbone, None, keeper, on_progress, should_stop)
+        if result.stopped:
+            keeper.keep()
+            return Outcome(task, "stopped")
+        ending: dict[str, Any] = {
+            "seconds": round(result.seconds, 3),
+            "steps": result.steps,
+            "loss": result.loss,
+        }
+        if self._settings.caption:
+            seen = result.record.inputs[0].sha256
+            ending["content_caption"] = self._caption_of_content(job, seen)
+            ending["result_caption"] = self._caption(job.options, result.picture)
+        task.picture.parent.mkdir(parents=True, exist_ok=True)
+        result.save(task.picture, quality=self._settings.quality)
+        return Outcome(
+            task,
+            "painted",
+            sha256=file_sha256(task.picture),
+            input_sha256=tuple(entry.sha256 for entry in result.record.inputs),
+            ending=ending,
+            messages=result.messages,
+        )
+
+    def _begin(self, task: Task) -> tuple[Backbone, Checkpoint | None]:
+        """The network, on the runtime that the checkpoint was made with if there is one."""
+        if task.checkpoint.exists():
+            try:
+                before = load_checkpoint(task.checkpoint)
+                Runtime.choose(before.runtime.device, before.runtime.precision)
+                return self._backbone(task.job.options, before.runtime), before
+            except (RecordError, DeviceError):
+                pass  # damaged, or from another machine: paint anew
+        return self._backbone(task.job.options), None
+
+    def _stylize(
+        self,
+        job: Job,
+        backbone: Backbone,
+        before: Checkpoint | None,
+        keeper: _Keeper,
+        on_progress: OnProgress,
+        should_stop: ShouldStop,
+    ) -> api.StyleResult:
+        return api.stylize(
+            job.content,
+            list(job.styles),
+            job.options,
+            backbone=backbone,
+            init_image=job.init_image or None,
+            mask=job.mask or None,
+            mask_colors=job.mask_colors,
+            cache=self._cache,
+            resume=before,
+            on_progress=on_progress,
+            on_checkpoint=keeper,
+            should_stop=should_stop,
+        )
+
+    def _backbone(self, options: StyleOptions, runtime: Runtime | None = None) -> Backbone:
+        key = (options.backbone, runtime or self._runtime(options))
+        if key not in self._backbones:
+            while len(self._backbones) > 1:
+                self._backbones.popitem(last=False)
+            self._backbones[key] = load_backbone(key[0], runtime=key[1])
+        self._backbones.move_to_end(key)
+        return self._backbones[key]
+
+    def _runtime(self, options: StyleOptions) -> Runtime:
+        own = self._settings.device
+        free = options.device == "auto" or (options.device == "cuda" and own.startswith("cuda"))
+        device = own if free else options.device
+        chosen = Runtime.choose(device, "float32", self._settings.threads)
+        if options.precision != "auto":
+            return replace(chosen, precision=options.precision)
+        if chosen.device == "cpu":
+            return replace(chosen, precision=self._settings.cpu_precision)
+        return Runtime.choose(device, "auto", self._settings.threads)
+
+    def _caption_of_content(self, job: Job, sha256: str) -> str:
+        key = (job.options.backbone, sha256)
+        if key not in self._captions:
+            while len(self._captions) >= _CAPTIONS_KEPT:
+                self._captions.popitem(last=False)
+            self._captions[key] = self._caption(job.options, Path(job.content))
+        return self._captions[key]
+
+    def _caption(self, options: StyleOptions, picture: Path | Image.Image) -> str:
+        name = options.backbone
+        if name not in self._captioners:
+            self._captioners[name] = load_captioner(name, runtime=self._runtime(options))
+        captioner = self._captioners[name]
+        backbone = self._backbone(options, captioner.runtime)
+        with captioner.runtime.using_threads():
+            return api.caption(picture, captioner=captioner, backbone=backbone).text
+
+
+class _Keeper:
+    """Writes a checkpoint now and then; for ``on_checkpoint``."""
+
+    def __init__(self, path: Path, every_seconds: float) -> None:
+        self._path = path
+        self._every = every_seconds
+        self._next = time.monotonic() + every_seconds
+        self._latest: Callable[[], Checkpoint] | None = None
+
+    def __call__(self, checkpoint: Callable[[], Checkpoint]) -> None:
+        self._latest = checkpoint
+        if time.monotonic() >= self._next:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write the checkpoint of the last step, if there was one."""
+        if self._latest is None:
+            return
+        begin = time.monotonic()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._latest().save(self._path)
+        self._latest = None
+        end = time.monotonic()
+        pause = max(self._every, _CHECKPOINT_SHARE * (end - begin)) if self._every else 0.0
+        self._next = end + pause
