@@ -134,7 +134,7 @@ class Result:
         self._page = page
         self.stage = pieces.panel(pieces.empty_stage(page.words), elem_classes="sc-result")
         self.status = pieces.panel(elem_classes="sc-status")
-        self.stop = gr.Button(page.words("stop"), visible=False, variant="stop")
+        self.stop = gr.Button(page.words("stop"), visible=False, elem_classes="sc-stop")
         self.about = pieces.panel(elem_classes="sc-about")
 
     def outputs(self, go: gr.Button) -> list[Any]:

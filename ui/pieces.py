@@ -30,7 +30,8 @@ element.addEventListener('click', (event) => {
 
 def panel(value: str = "", **more: Any) -> gr.HTML:
     """A place for pieces, whose buttons can be heard with ``click``."""
-    return gr.HTML(value, js_on_load=_PRESS, apply_default_css=False, **more)
+    classes = ["sc-panel", *([more.pop("elem_classes")] if "elem_classes" in more else [])]
+    return gr.HTML(value, js_on_load=_PRESS, apply_default_css=False, elem_classes=classes, **more)
 
 
 def button(text: str, said: dict[str, Any], kind: str = "", **attributes: str) -> str:
