@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from starlette.responses import PlainTextResponse
@@ -25,6 +26,7 @@ from stylecap.server.options import PageOptions
 from stylecap.server.painting import PaintRequest, check_request, read_mask, restore
 from stylecap.server.site import Site
 from stylecap.server.web import preferred_language
+from stylecap.style.builtin import STYLES, paint_style
 from stylecap.style.options import StyleOptions
 from tests.page import png_address, write_photo
 
@@ -177,6 +179,14 @@ def test_what_is_old_is_deleted_and_what_is_shared_stays(tmp_path):
     assert history.sweep() == 2
     assert not old.exists() and not upload.exists()
     assert new.exists() and (history.shared / "tile.webp").exists()
+
+
+def test_tiles_show_the_built_in_styles(site):
+    for style in STYLES:
+        assert Image.open(site.tile(style)).size == (192, 192)
+    shown = np.asarray(Image.open(site.tile("crosshatch")).convert("RGB"), float)
+    painted = paint_style("crosshatch", (256, 256), 0).resize((192, 192), Image.Resampling.LANCZOS)
+    assert np.abs(shown - np.asarray(painted, float)).mean() < 10
 
 
 # what is asked for

@@ -23,7 +23,7 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
     words, site = page.words, page.site
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            gr.HTML(pieces.hint(words("batch.hint")), apply_default_css=False)
+            pieces.panel(pieces.hint(words("batch.hint")))
             photos = many(words, "batch-photos")
             styles = gr.Dropdown(
                 page.style_names(),
@@ -32,7 +32,7 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
                 label=words("batch.styles"),
                 elem_id="batch-styles",
             )
-            own = gr.File(label=words("batch.own"), file_count="multiple", height=110)
+            own = gr.File(label=words("batch.own"), file_count="multiple", height=150)
             settings = Settings(page, extra=False)
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
             go = gr.Button(words("batch.go"), variant="primary", size="lg", elem_id="batch-go")

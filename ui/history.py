@@ -30,7 +30,7 @@ def history_tab(page: Context, tab: gr.Tab, tabs: gr.Tabs, style: StyleTab) -> N
     """
     words, site = page.words, page.site
     hours = words("hours", n=f"{site.options.keep_hours:g}")
-    gr.HTML(pieces.hint(words("history.hint", hours=hours)), apply_default_css=False)
+    pieces.panel(pieces.hint(words("history.hint", hours=hours)))
     listed = pieces.panel(elem_id="history")
     opened = pieces.panel(elem_id="opened", elem_classes="sc-result")
     with gr.Row():

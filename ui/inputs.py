@@ -5,7 +5,6 @@ Gradio would open and convert a picture; ours are opened by `stylecap.images`, w
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -21,9 +20,6 @@ def picture(label: str, **more: Any) -> gr.Image:
     )
     # On the object: gradio writes files beside the source of a class made of its own.
     made.preprocess = _path  # type: ignore[method-assign]
-    made.postprocess = _shown  # type: ignore[method-assign]
-    if "value" in more:
-        made.value = _shown(more["value"]).model_dump()
     return made
 
 
@@ -34,7 +30,7 @@ def many(words: Words, name: str) -> list[gr.File]:
             gr.File(
                 label=words(f"many.{count}"),
                 file_count=count,
-                height=130,
+                height=160,
                 min_width=140,
                 elem_id=f"{name}-{count}",
             )
@@ -44,7 +40,3 @@ def many(words: Words, name: str) -> list[gr.File]:
 
 def _path(payload: ImageData | None) -> Any:
     return None if payload is None else payload.path
-
-
-def _shown(value: Any) -> Any:
-    return None if value is None else ImageData(path=str(value), orig_name=Path(value).name)

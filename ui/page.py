@@ -79,7 +79,7 @@ def build_page(site: Site, language: str) -> gr.Blocks:
     words = Words(language)
     page = Context(site, words)
     with gr.Blocks(title=words("title"), fill_width=True, analytics_enabled=False) as blocks:
-        gr.HTML(_header(page), apply_default_css=False, js_on_load=None)
+        gr.HTML(_header(page), apply_default_css=False, js_on_load=None, elem_classes="sc-plain")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(words("tab.style"), id="style"):
                 style = style_tab(page)
@@ -121,10 +121,19 @@ def _header(page: Context) -> str:
 
 def _theme() -> Any:
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans KR", "sans-serif"]
-    return gr.themes.Default(
+    theme = gr.themes.Default(
         primary_hue=gr.themes.colors.indigo,
         neutral_hue=gr.themes.colors.stone,
         radius_size=gr.themes.sizes.radius_lg,
         font=fonts,
         font_mono=["ui-monospace", "monospace"],
+    )
+    # Gradio's own quiet texts are too pale to be read easily.
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_800",
     )

@@ -73,7 +73,7 @@ class Settings:
                 visible=extra,
             )
             self.more_files = gr.File(
-                label=words("more.own"), file_count="multiple", height=120, visible=extra
+                label=words("more.own"), file_count="multiple", height=150, visible=extra
             )
             self.controls.add_others(without=(*_SERVERS, *(() if extra else ("blend",))))
             self.start = picture(words("init.picture"), visible=False, height=200)
@@ -275,7 +275,7 @@ def style_tab(page: Context) -> StyleTab:
     """Build the tab Style."""
     words, site = page.words, page.site
     with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
+        with gr.Column(scale=6, min_width=320):
             with gr.Row(elem_classes="sc-pair"):
                 photo = picture(words("photo"), height=230, min_width=140, elem_id="photo")
                 first = str(site.tile(_FIRST_STYLE))
@@ -347,7 +347,7 @@ def regions_tab(page: Context) -> None:
     words, site = page.words, page.site
     own = (words("regions.own"), _OWN)
     with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
+        with gr.Column(scale=6, min_width=320):
             photo = picture(words("photo"), height=150, elem_id="regions-photo")
             canvas = pieces.panel(mask_canvas(words, None), elem_id="mask")
             drawn = gr.Textbox(visible="hidden", elem_id="drawn", label="mask")

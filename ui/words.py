@@ -151,7 +151,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "regions.outside": ("Style outside", "바깥쪽 스타일"),
     "regions.inside.own": ("Own picture for inside", "안쪽에 쓸 내 그림"),
     "regions.outside.own": ("Own picture for outside", "바깥쪽에 쓸 내 그림"),
-    "regions.keep": ("Leave the photo as it is", "사진 그대로 두기"),
+    "regions.keep": ("Keep the photo", "사진 그대로"),
     "regions.own": ("A picture of yours", "내 그림"),
     "mask.canvas": (
         "The photo. Paint with the mouse or a finger, or move with the arrow keys and hold Space.",
@@ -294,7 +294,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "help.size": ("", ""),
     "help.strength": ("0 keeps the photo, 1 is all style", "0은 사진 그대로, 1은 스타일만"),
     "help.color": ("", ""),
-    "help.seed": ("The same seed gives the same picture", "같은 시드는 같은 그림을 만듭니다"),
+    "help.seed": ("", ""),
     "help.init": ("", ""),
     "help.blend": (
         "Numbers with commas between them, such as 2, 1; empty for equal",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
 from collections import OrderedDict
 from contextlib import suppress
@@ -11,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylecap.errors import InputError
-from stylecap.images import save_picture
 from stylecap.server import faults
 from stylecap.server.batches import Batches
 from stylecap.server.history import History, owner_of
 from stylecap.server.jobs import JobQueue
 from stylecap.server.options import PageOptions
-from stylecap.style.builtin import STYLES, paint_style
+from stylecap.style.builtin import STYLES
 
 if TYPE_CHECKING:
     from stylecap.backbone import Backbone
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 COOKIE = "stylecap"
 _NETWORKS = 3  # kept loaded at a time
-_TILE_PX = 256
+_TILES = Path(__file__).parent / "tiles"  # painted by `paint_style`, for that takes a while
 _SWEEP_SECONDS = 300
 
 
@@ -41,6 +41,8 @@ class Site:
         self.options = options
         folder = Path(options.folder or Path.home() / ".cache" / "stylecap" / "page")
         self.history = History(folder.expanduser(), options.keep_hours * 3600)
+        for style in STYLES:
+            shutil.copyfile(_TILES / f"{style}.webp", self.tile(style))
         self.queue = JobQueue(options.max_waiting, options.max_each)
         self.batches = Batches(self)
         self._uploads: dict[str, set[str]] = {}
@@ -88,14 +90,14 @@ class Site:
     # pictures
 
     def tile(self, style: str) -> Path:
-        """A built-in style as a small picture, painted when it is first asked for."""
-        path = self.history.shared / f"{style}.webp"
-        with self._lock:
-            if style not in STYLES:
-                raise InputError("style: there is no built-in style of that name")
-            if not path.is_file():
-                save_picture(paint_style(style, (_TILE_PX, _TILE_PX), 0), path, quality=88)
-        return path
+        """A built-in style as a small picture.
+
+        Raises:
+            InputError: there is no such style.
+        """
+        if style not in STYLES:
+            raise InputError("style: there is no built-in style of that name")
+        return self.history.shared / f"{style}.webp"
 
     def remember_upload(self, owner: str, path: str) -> None:
         """Note whose an uploaded file is."""
