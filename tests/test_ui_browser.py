@@ -92,8 +92,7 @@ def small(page, part, size: int, steps: int) -> None:
     """Make a painting quick: AlexNet, few pixels and steps."""
     within = page.get_by_role("tabpanel").filter(has=page.locator(part))
     within.get_by_role("button", name="All settings").click()
-    within.get_by_label("Network").click()
-    page.get_by_role("option", name="alexnet").click()
+    within.locator(".option-backbone input[value=alexnet]").check()
     for name, value in (("Long side, px", size), ("Steps", steps)):
         box = within.get_by_role("spinbutton", name=re.compile(name)).first
         box.fill(str(value))

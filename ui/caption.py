@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,8 @@ def caption_tab(page: Context) -> None:
             options = replace(controls.read(values), alternatives=1)
             rows: list[describing.Row] = []
             for path in given:
-                rows.append(
-                    await page.quickly(
-                        request, lambda path=path: describing.describe_file(path, site, options)
-                    )
-                )
+                work = partial(describing.describe_file, path, site, options)
+                rows.append(await page.quickly(request, work))
                 yield _rows(page, rows, len(given))
             made = site.history.new_folder(owner)
             describing.write_table(rows, made / "captions.csv")

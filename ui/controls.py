@@ -43,9 +43,9 @@ def control(declared: Option, words: Words, value: Any, most: float | None = Non
     if declared.many or declared.kind is str:
         return gr.Textbox(lines=1, max_length=500, **shown)
     whole = declared.kind is int
-    bounded = not declared.optional and least is not None and most is not None
-    if bounded and most - least <= _SLIDER_SPAN:
-        return gr.Slider(least, most, step=1 if whole else 0.01, buttons=[], **shown)
+    span = None if declared.optional or least is None or most is None else (least, most)
+    if span is not None and span[1] - span[0] <= _SLIDER_SPAN:
+        return gr.Slider(*span, step=1 if whole else 0.01, buttons=[], **shown)
     return gr.Number(minimum=least, maximum=most, precision=0 if whole else None, **shown)
 
 

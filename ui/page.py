@@ -98,8 +98,9 @@ def build_page(site: Site, language: str) -> gr.Blocks:
             site.queue.stop(visitor(request), str(request.session_hash))
 
         blocks.unload(leave)
-    blocks.queue(max_size=_EVENTS_AT_ONCE, default_concurrency_limit=16, api_open=False)
-    return blocks
+        blocks.queue(max_size=_EVENTS_AT_ONCE, default_concurrency_limit=16, api_open=False)
+    made: gr.Blocks = blocks
+    return made
 
 
 def _header(page: Context) -> str:

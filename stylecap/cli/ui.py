@@ -6,6 +6,7 @@ import argparse
 import os
 import webbrowser
 from importlib import import_module
+from typing import Any
 
 from stylecap.cli.flags import add_options, read_options
 from stylecap.cli.terminal import say
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
-    changes = {}
+    changes: dict[str, Any] = {}
     if not hasattr(arguments, "auth") and os.environ.get(_AUTH):
         changes["auth"] = os.environ[_AUTH]
     options: PageOptions = read_options(arguments, PageOptions, **changes)

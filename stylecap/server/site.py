@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +170,7 @@ def default_preset(options: PageOptions) -> str:
     return "balanced" if available_devices()[0] != "cpu" else "draft"
 
 
-def within_limits(values: dict[str, Any], limits: PageOptions) -> dict[str, Any]:
+def within_limits(values: Mapping[str, Any], limits: PageOptions) -> dict[str, Any]:
     """Preset values cut to what the page allows."""
     most = {"size": limits.max_size, "steps": limits.max_steps}
     return {name: min(value, most.get(name, value)) for name, value in values.items()}
