@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from stylecap.cli.main import main
 from stylecap.errors import InputError, LimitError, OptionError
 from stylecap.options import options_of
+from stylecap.images import load_picture, split_alpha
 from stylecap.server import faults
 from stylecap.server.commands import command_line, python_lines
 from stylecap.server.guard import Guard
@@ -182,11 +183,13 @@ def test_what_is_old_is_deleted_and_what_is_shared_stays(tmp_path):
 
 
 def test_tiles_show_the_built_in_styles(site):
-    for style in STYLES:
-        assert Image.open(site.tile(style)).size == (192, 192)
-    shown = np.asarray(Image.open(site.tile("crosshatch")).convert("RGB"), float)
+    def shown(style):
+        return split_alpha(load_picture(site.tile(style)))[0]
+
+    assert {shown(style).size for style in STYLES} == {(192, 192)}
     painted = paint_style("crosshatch", (256, 256), 0).resize((192, 192), Image.Resampling.LANCZOS)
-    assert np.abs(shown - np.asarray(painted, float)).mean() < 10
+    difference = np.asarray(shown("crosshatch"), float) - np.asarray(painted, float)
+    assert np.abs(difference).mean() < 10
 
 
 # what is asked for
@@ -199,6 +202,7 @@ def test_tiles_show_the_built_in_styles(site):
         ({"steps": 9000}, ("mosaic",), LimitError, "up to 2000, got 9000"),
         ({}, (), OptionError, "choose one of the built-in"),
         ({}, ("mosaic",) * 7, LimitError, "up to 6 styles, got 7"),
+        ({}, ("/etc/passwd",), OptionError, "no built-in style '/etc/passwd'"),
         ({"blend": (1.0, 2.0)}, ("mosaic",), OptionError, "expected 1 weights"),
         ({"init": "image"}, ("mosaic",), OptionError, "add that picture"),
         ({"style_layers": ("relu1_1",) * 99}, ("mosaic",), LimitError, "has 31 layers, got 99"),

@@ -396,7 +396,7 @@ def wait_for(condition, seconds: float = 30) -> None:
 
 
 def test_what_is_old_is_gone_and_a_page_can_be_behind_a_proxy(tmp_path, photo):
-    arguments = ["--folder", str(tmp_path / "store"), "--keep-hours", "0.01"]
+    arguments = ["--folder", str(tmp_path / "store"), "--keep-hours", "0.003"]
     with running(*arguments, "--root-path", "/paint") as server:
         stripped = server.address.removesuffix("/paint")
         for address in (stripped, server.address):  # by a proxy that takes it off, and one not

@@ -42,6 +42,7 @@ def chromium():
     if missing:
         why = f"{missing} is not installed; the page is not tried in a browser"
         pytest.fail(why) if _REQUIRED else pytest.skip(why)
+    expect.set_options(timeout=_WAIT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
         yield browser
@@ -229,7 +230,8 @@ def test_a_caption_its_words_and_other_words(tab, tmp_path):
     assert copied.startswith(chosen)
     page.locator("#alt").click()
     path = download(page, "Download the picture with its alt text", tmp_path / "with.png")
-    assert copied in Image.open(path).info["Description"]
+    with Image.open(path) as described:
+        assert copied in described.info["Description"]
 
 
 def test_a_batch_goes_on_without_a_page_and_names_what_failed(tab, tmp_path):

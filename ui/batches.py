@@ -33,7 +33,7 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
                 elem_id="batch-styles",
             )
             own = gr.File(label=words("batch.own"), file_count="multiple", height=150)
-            settings = Settings(page, extra=False)
+            settings = Settings(page, start=False)
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
             go = gr.Button(words("batch.go"), variant="primary", size="lg", elem_id="batch-go")
             told = pieces.panel()

@@ -45,10 +45,11 @@ class Settings:
 
     Args:
         page: whose limits hold.
-        extra: whether several styles and a start picture can be given.
+        extra: whether several styles can be mixed.
+        start: whether a picture to start from can be given.
     """
 
-    def __init__(self, page: Context, *, extra: bool) -> None:
+    def __init__(self, page: Context, *, extra: bool = False, start: bool = True) -> None:
         words, limits = page.words, page.site.options
         chosen = default_preset(limits)
         most = {"size": limits.max_size, "steps": limits.max_steps}
@@ -75,7 +76,8 @@ class Settings:
             self.more_files = gr.File(
                 label=words("more.own"), file_count="multiple", height=150, visible=extra
             )
-            self.controls.add_others(without=(*_SERVERS, *(() if extra else ("blend",))))
+            left_out = [*_SERVERS, *(() if extra else ("blend",)), *(() if start else ("init",))]
+            self.controls.add_others(without=left_out)
             self.start = picture(words("init.picture"), visible=False, height=200)
         self.inputs = [
             self.more_styles, self.more_files, self.start, *self.controls.components
@@ -98,13 +100,14 @@ class Settings:
             queue=False,
             api_visibility="private",
         )
-        named["init"].change(
-            lambda init: gr.update(visible=init == "image"),
-            named["init"],
-            self.start,
-            queue=False,
-            api_visibility="private",
-        )
+        if "init" in named:
+            named["init"].change(
+                lambda init: gr.update(visible=init == "image"),
+                named["init"],
+                self.start,
+                queue=False,
+                api_visibility="private",
+            )
 
     def read(self, owner: str, values: Sequence[Any]) -> tuple[list[str | Path], Any, Path | None]:
         """Further styles, options and the start picture that `inputs` give.
@@ -267,8 +270,11 @@ class StyleTab:
         if found.missing:
             text += " " + page.words("restored.missing", names=", ".join(found.missing))
         content = gr.skip() if found.content is None else str(found.content)
-        style = _as_picture(page, first[0]) if first else gr.skip()
-        return [content, style, *self.settings.show(found, more), pieces.notice(text)]
+        style, gallery = gr.skip(), gr.skip()
+        if first:
+            style = str(site.tile(first[0]) if isinstance(first[0], str) else first[0])
+            gallery = _tiles(page, first[0] if isinstance(first[0], str) else None)
+        return [content, style, gallery, *self.settings.show(found, more), pieces.notice(text)]
 
 
 def style_tab(page: Context) -> StyleTab:
@@ -287,7 +293,7 @@ def style_tab(page: Context) -> StyleTab:
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
             go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint")
             result = Result(page)
-    tab = StyleTab([photo, style, *settings.inputs, result.status], settings, page)
+    tab = StyleTab([photo, style, gallery, *settings.inputs, result.status], settings, page)
 
     async def start(
         request: gr.Request, photo: str | None, style: str | None, *values: Any
@@ -361,7 +367,7 @@ def regions_tab(page: Context) -> None:
                     outside, outside_own = _choice(
                         page, "regions.outside", [keep, *page.style_names(), own], _KEEP
                     )
-            settings = Settings(page, extra=False)
+            settings = Settings(page)
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
             go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint-regions")
             result = Result(page)
@@ -481,10 +487,6 @@ def _as_style(page: Context, owner: str, path: str) -> str | Path:
     if given is not None and given.parent == page.site.history.shared:
         return given.stem
     return given  # type: ignore[return-value]
-
-
-def _as_picture(page: Context, style: str | Path) -> str:
-    return str(page.site.tile(style) if isinstance(style, str) else style)
 
 
 def _tiles(page: Context, chosen: str | None) -> str:

@@ -87,6 +87,9 @@ def check_request(request: PaintRequest, limits: PageOptions) -> None:
         raise OptionError("style: choose one of the built-in styles, or add a picture of yours")
     if count > limits.max_styles:
         raise LimitError(f"style: this page mixes up to {limits.max_styles} styles, got {count}")
+    unknown = [s for s in request.styles if isinstance(s, str) and s not in STYLES]
+    if unknown:  # the library would take it for a path
+        raise OptionError(f"style: there is no built-in style {unknown[0]!r}")
     if options.blend and len(options.blend) != count:
         raise OptionError(f"blend: expected {count} weights, one a style, got {len(options.blend)}")
     if (options.init == "image") != (request.init_image is not None):
