@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from stylecap.cli.main import main
 from stylecap.errors import InputError, LimitError, OptionError
-from stylecap.options import options_of
 from stylecap.images import load_picture, split_alpha
+from stylecap.options import options_of
 from stylecap.server import faults
 from stylecap.server.commands import command_line, python_lines
 from stylecap.server.guard import Guard

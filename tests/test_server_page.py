@@ -397,6 +397,7 @@ def wait_for(condition, seconds: float = 30) -> None:
 
 def test_what_is_old_is_gone_and_a_page_can_be_behind_a_proxy(tmp_path, photo):
     arguments = ["--folder", str(tmp_path / "store"), "--keep-hours", "0.003"]
+    arguments += ["--captioner", str(tmp_path / "none.safetensors")]
     with running(*arguments, "--root-path", "/paint") as server:
         stripped = server.address.removesuffix("/paint")
         for address in (stripped, server.address):  # by a proxy that takes it off, and one not
@@ -409,6 +410,8 @@ def test_what_is_old_is_gone_and_a_page_can_be_behind_a_proxy(tmp_path, photo):
             given = visitor.given(photo)
             assert visitor.http.get(f"/paint/en/gradio_api/file={given['path']}").is_success
             assert "/paint/files/" in visitor.paint(given)
+            said = visitor.call("describe", visitor.labelled("describe", A_picture=given))
+            assert "There is no captioner on this machine yet" in said
             kept = tmp_path / "store" / given["path"].removeprefix("/store/")
             assert kept.is_file()
             wait_for(lambda: not kept.exists(), 90)

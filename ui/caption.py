@@ -15,7 +15,7 @@ import gradio as gr
 from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import InputError, OutputError, WeightsError
 from stylecap.images import save_picture, write_alt_text
-from stylecap.server import describing
+from stylecap.server import describing, faults
 from stylecap.server.describing import Described
 from stylecap.server.painting import open_picture
 
@@ -254,5 +254,6 @@ def _with_alt(page: Context, owner: str, path: Path, text: str) -> tuple[str, st
 
 def _failure(page: Context, error: BaseException) -> str:
     if isinstance(error, WeightsError):
+        faults.note(error)
         return pieces.notice(page.words("caption.none"))
     return page.alert(error)

@@ -100,7 +100,7 @@ def describe_file(path: Path, site: Site, options: CaptionOptions) -> Row:
     """Describe one of many pictures; a bad one is a row that says so.
 
     Raises:
-        WeightsError, InputError: there is no captioner.
+        WeightsError: there is no captioner.
     """
     captioner = site.captioner()
     backbone = site.backbone(captioner.backbone_name)

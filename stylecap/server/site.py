@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylecap.errors import InputError
+from stylecap.errors import InputError, WeightsError
 from stylecap.server import faults
 from stylecap.server.batches import Batches
 from stylecap.server.history import History, owner_of
@@ -73,13 +73,16 @@ class Site:
         """The captioner, loaded when it is first asked for.
 
         Raises:
-            InputError, WeightsError: as `stylecap.load_captioner`.
+            WeightsError: there is none here, or its file is none.
         """
         from stylecap.captioning.captioner import load_captioner
 
         with self._lock:
             if self._captioner is None:
-                self._captioner = load_captioner(self.options.captioner)
+                try:
+                    self._captioner = load_captioner(self.options.captioner)
+                except InputError as error:  # to a visitor, an input is a picture
+                    raise WeightsError(str(error)) from error
             return self._captioner
 
     def warm_up(self, job: Job) -> None:
