@@ -1,0 +1,346 @@
+"""What lies behind the page, without a page: the line of jobs, the store, the guard, words."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+
+from stylecap.cli.main import main
+from stylecap.errors import InputError, LimitError, OptionError
+from stylecap.images import load_picture, split_alpha
+from stylecap.options import options_of
+from stylecap.server import faults
+from stylecap.server.commands import command_line, python_lines
+from stylecap.server.guard import Guard
+from stylecap.server.history import History, owner_of
+from stylecap.server.jobs import BATCH, QUICK, BusyError, JobQueue
+from stylecap.server.options import PageOptions
+from stylecap.server.painting import PaintRequest, check_request, read_mask, restore
+from stylecap.server.site import Site
+from stylecap.server.web import preferred_language
+from stylecap.style.builtin import STYLES, paint_style
+from stylecap.style.options import StyleOptions
+from tests.page import png_address, write_photo
+
+ANN, BOB = owner_of("ann" * 10), owner_of("bob" * 10)
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(PageOptions(folder=str(tmp_path / "page"), max_waiting=2, max_each=2))
+    yield made
+    made.close()
+
+
+# the line
+
+
+def test_one_job_runs_at_a_time_and_in_order():
+    queue = JobQueue(10, 10)
+    log: list[str] = []
+    running = threading.Semaphore(1)
+
+    def work(name):
+        def run(job):
+            assert running.acquire(blocking=False)
+            time.sleep(0.01)
+            running.release()
+            log.append(name)
+            return name
+
+        return run
+
+    jobs = [queue.submit(ANN, "tab", work(str(n))) for n in range(5)]
+    assert all(job.wait(5) for job in jobs)
+    assert log == [job.result for job in jobs] == list("01234")
+    queue.close()
+
+
+def test_a_full_line_and_a_greedy_visitor_are_refused():
+    queue = JobQueue(max_waiting=2, max_each=2)
+    gate = threading.Event()
+    first = queue.submit(ANN, "tab", lambda job: gate.wait(5))
+    while first.state == "waiting":
+        time.sleep(0.01)
+    queue.submit(ANN, "tab", lambda job: None)
+    with pytest.raises(BusyError, match="already") as refused:
+        queue.submit(ANN, "tab", lambda job: None)
+    assert refused.value.own
+    last = queue.submit(BOB, "tab", lambda job: None)
+    with pytest.raises(BusyError, match="busy") as refused:
+        queue.submit(owner_of("carol" * 6), "tab", lambda job: None)
+    assert not refused.value.own
+    assert queue.place(last) == 2 and queue.counts() == {"waiting": 2, "running": 1}
+    gate.set()
+    assert last.wait(5)
+    queue.close()
+
+
+def test_quick_jobs_pass_paintings_and_paintings_pass_batches():
+    queue = JobQueue(10, 10)
+    order: list[str] = []
+    began = threading.Event()
+
+    def batch(job):
+        began.set()
+        time.sleep(0.1)
+        job.give_way()
+        order.append("batch")
+
+    def single(job):
+        time.sleep(0.05)
+        job.give_way()
+        order.append("single")
+
+    jobs = [queue.submit(ANN, "", batch, BATCH)]
+    assert began.wait(5)
+    jobs.append(queue.submit(BOB, "tab", single))
+    jobs.append(queue.submit(BOB, "tab", lambda job: order.append("quick"), QUICK))
+    assert all(job.wait(5) for job in jobs)
+    assert order == ["quick", "single", "batch"]
+    queue.close()
+
+
+def test_stopping_a_tab_ends_its_jobs_alone_and_errors_do_not_end_the_worker():
+    queue = JobQueue(10, 10)
+
+    def until_stopped(job):
+        while not job.should_stop():
+            time.sleep(0.005)
+        return "so far"
+
+    running = queue.submit(ANN, "one", until_stopped)
+    other = queue.submit(ANN, "two", lambda job: 1 / 0)
+    waiting = queue.submit(ANN, "one", until_stopped)
+    while running.state == "waiting":
+        time.sleep(0.005)
+    assert queue.stop(BOB, "one") == 0
+    assert queue.stop(ANN, "one") == 2
+    assert running.wait(5) and waiting.wait(5) and other.wait(5)
+    assert (running.result, waiting.result, other.state) == ("so far", None, "failed")
+    assert isinstance(other.error, ZeroDivisionError)
+    assert queue.submit(ANN, "one", lambda job: 7).wait(5)
+    queue.close()
+
+
+# the store
+
+
+def test_a_visitor_sees_only_what_is_theirs(site, tmp_path):
+    history = site.history
+    folder = history.new_folder(ANN)
+    (folder / "result.png").write_bytes(b"x")
+    item = history.add(folder, "cat", "{}", {"result": "result.png"})
+    assert [each.name for each in history.items(ANN)] == [item.name] and not history.items(BOB)
+    assert history.file(ANN, item.name, "result.png") == folder / "result.png"
+    assert history.file(BOB, item.name, "result.png") is None
+    with pytest.raises(InputError, match="no longer"):
+        history.item(BOB, item.name)
+    for name, file in ((item.name, "../x"), ("../" + ANN, "result.png"), (item.name, ".item.json")):
+        assert history.file(ANN, name, file) is None
+    assert history.may_read(ANN, folder / "result.png")
+    assert not history.may_read(BOB, folder / "result.png")
+    (folder / "way-out").symlink_to("/etc/passwd")
+    assert not history.may_read(ANN, folder / "way-out")
+    assert history.file(ANN, item.name, "way-out") is None
+    assert not site.may_read(ANN, "/etc/passwd") and not site.may_read(ANN, "a\0b")
+    history.remove(ANN)
+    assert not history.items(ANN) and not folder.exists()
+
+
+def test_uploads_belong_to_who_sent_them(site):
+    sent = site.history.folder / "0a" / "photo.png"
+    sent.parent.mkdir()
+    sent.write_bytes(b"x")
+    site.remember_upload(ANN, str(sent))
+    assert site.given(ANN, str(sent)) == sent
+    with pytest.raises(InputError, match="no longer here"):
+        site.given(BOB, str(sent))
+
+
+def test_what_is_old_is_deleted_and_what_is_shared_stays(tmp_path):
+    history = History(tmp_path, keep_seconds=100)
+    old, new = history.new_folder(ANN), history.new_folder(BOB)
+    (history.shared / "tile.webp").write_bytes(b"x")
+    upload = tmp_path / "abc"
+    upload.mkdir()
+    (upload / "photo.png").write_bytes(b"x")
+    past = time.time() - 200
+    for path in (upload / "photo.png", upload, old, history.shared / "tile.webp"):
+        os.utime(path, (past, past))
+    assert history.sweep() == 2
+    assert not old.exists() and not upload.exists()
+    assert new.exists() and (history.shared / "tile.webp").exists()
+
+
+def test_tiles_show_the_built_in_styles(site):
+    def shown(style):
+        return split_alpha(load_picture(site.tile(style)))[0]
+
+    assert {shown(style).size for style in STYLES} == {(192, 192)}
+    painted = paint_style("crosshatch", (256, 256), 0).resize((192, 192), Image.Resampling.LANCZOS)
+    difference = np.asarray(shown("crosshatch"), float) - np.asarray(painted, float)
+    assert np.abs(difference).mean() < 10
+
+
+# what is asked for
+
+
+@pytest.mark.parametrize(
+    ("changes", "styles", "error", "words"),
+    [
+        ({"size": 4000}, ("mosaic",), LimitError, "1536 px, got 4000"),
+        ({"steps": 9000}, ("mosaic",), LimitError, "up to 2000, got 9000"),
+        ({}, (), OptionError, "choose one of the built-in"),
+        ({}, ("mosaic",) * 7, LimitError, "up to 6 styles, got 7"),
+        ({}, ("/etc/passwd",), OptionError, "no built-in style '/etc/passwd'"),
+        ({"blend": (1.0, 2.0)}, ("mosaic",), OptionError, "expected 1 weights"),
+        ({"init": "image"}, ("mosaic",), OptionError, "add that picture"),
+        ({"style_layers": ("relu1_1",) * 99}, ("mosaic",), LimitError, "has 31 layers, got 99"),
+    ],
+)
+def test_requests_beyond_the_limits_are_refused(changes, styles, error, words):
+    request = PaintRequest(Path("photo.png"), styles, StyleOptions(**changes))
+    with pytest.raises(error, match=words):
+        check_request(request, PageOptions())
+
+
+def test_a_mask_is_black_or_white_and_a_png():
+    made = Image.new("L", (4, 2), 0)
+    made.paste(200, (2, 0, 4, 2))
+
+    mask = read_mask(png_address(made.convert("RGB")))
+    assert mask.mode == "L" and list(mask.tobytes()) == [0, 0, 255, 255] * 2
+    for wrong in ("", "data:image/png;base64,????", "data:image/png;base64,AAAA", None, 7):
+        with pytest.raises(InputError):
+            read_mask(wrong)
+
+
+def test_the_command_shown_is_one_that_the_command_line_reads(tmp_path, monkeypatch, capsys):
+    options = StyleOptions(
+        size=64, steps=2, backbone="alexnet", blend=(1, 2), style_layers=("relu1",), seed=3
+    )
+    photo = write_photo(tmp_path / "my cat.png")
+    line = command_line(photo.name, ["mosaic", "crosshatch"], options)
+    assert line.startswith("stylecap stylize 'my cat.png' mosaic crosshatch --size 64 --steps 2")
+    import shlex
+
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(line)[1:], "-o", "out.png", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["options"]["blend"] == [1, 2] and told["options"]["seed"] == 3
+    scope: dict[str, object] = {}
+    exec(python_lines(photo.name, ["mosaic", "crosshatch"], options), scope)
+    assert Path("my cat-painted.png").is_file()
+
+
+def test_settings_come_back_from_a_record_with_the_inputs_that_are_here(tmp_path):
+    from stylecap.record import InputRecord, RunRecord, file_sha256
+
+    photo = write_photo(tmp_path / "cat.png")
+    record = RunRecord(
+        "stylize",
+        {"size": 99, "seed": 5, "device": "cuda", "precision": "bfloat16", "mask_colors": []},
+        (
+            InputRecord("content", "cat.png", file_sha256(photo)),
+            InputRecord("style", "builtin:mosaic", ""),
+            InputRecord("style", "gone.png", "0" * 64),
+        ),
+    )
+    found = restore(record, [photo])
+    assert (found.options.size, found.options.seed, found.options.device) == (99, 5, "auto")
+    assert found.content == photo and found.styles == ("mosaic",)
+    assert found.missing == ("gone.png",)
+
+
+def test_a_fault_is_told_without_folders_and_logged_with_them(caplog):
+    fault = faults.note(InputError("/home/ann/secret/cat.png: is text, not a picture; see --size"))
+    assert fault.kind == "input" and fault.reason == "cat.png: is text, not a picture; see size"
+    assert "/home/ann/secret" in caplog.text and fault.number in caplog.text
+    fault = faults.note(RuntimeError("/etc/passwd"))
+    assert (fault.kind, fault.reason) == ("unexpected", "")
+
+
+# where it listens
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--host", "0.0.0.0"], "--auth NAME:PASSWORD"),
+        (["--auth", "ann"], "expected NAME:PASSWORD"),
+        (["--root-path", "paint/"], "root_path: expected a path such as /paint"),
+        (["--port", "70000"], "from 0 to 65535"),
+    ],
+)
+def test_a_page_for_everybody_must_be_asked_for(flags, words, capsys, monkeypatch):
+    monkeypatch.delenv("STYLECAP_AUTH", raising=False)
+    assert main(["ui", *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_language_follows_the_browser():
+    assert preferred_language("ko-KR,ko;q=0.9,en;q=0.8") == "ko"
+    assert preferred_language("fr;q=0.9,en;q=0.5,ko;q=0.7") == "ko"
+    assert preferred_language("fr, de;q=x") == preferred_language("") == "en"
+
+
+def test_the_guard_asks_for_a_password_and_gives_a_cookie(tmp_path):
+    async def app(scope, receive, send):
+        await PlainTextResponse("in")(scope, receive, send)
+
+    site = Site(PageOptions(folder=str(tmp_path), auth="ann:open sesame", root_path="/paint"))
+    client = TestClient(Guard(app, site))
+    for auth in (None, ("ann", "wrong"), ("bob", "open sesame"), ("", "")):
+        assert client.get("/", auth=auth).status_code == 401
+    assert client.get("/", headers={"authorization": "Basic %%%"}).status_code == 401
+    assert client.get("/healthz").status_code == 200
+    answer = client.get("/", auth=("ann", "open sesame"))
+    assert answer.text == "in"
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/paint;" in cookie
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    site.close()
+
+
+# words and controls
+
+
+def test_everything_is_said_in_both_languages():
+    from stylecap._ui.words import Words, keys
+
+    english, korean = Words("en"), Words("ko")
+    for key in keys():
+        assert bool(english(key)) == bool(korean(key)), key
+    same = [k for k in keys() if english(k) == korean(k) and english(k)]
+    assert same == ["title"]
+    for name in options_of(StyleOptions):
+        if name not in ("device", "precision"):
+            assert korean.option(name) != name
+
+
+def test_controls_are_made_from_the_options_and_read_back():
+    from stylecap._ui.controls import Controls
+    from stylecap._ui.words import Words
+
+    controls = Controls(StyleOptions, Words("en"), {"size": 320}, {"size": 1536})
+    controls.add_others(without=("device", "precision"))
+    assert [*controls.by_name, "device", "precision"] == list(options_of(StyleOptions))
+    size = controls.by_name["size"]
+    assert (size.minimum, size.maximum, size.value) == (16, 1536, 320)
+    options = StyleOptions(size=300, blend=(2, 1), style_layers=("relu1_1",), layer_weights=(0.5,))
+    assert controls.read(controls.show(options)) == options
+    values = controls.show(StyleOptions())
+    names = list(controls.by_name)
+    for name, wrong in (("blend", "1, x"), ("size", "big"), ("color", "sepia"), ("blend", [1])):
+        with pytest.raises(OptionError, match=name):
+            controls.read([wrong if n == name else v for n, v in zip(names, values, strict=True)])

@@ -1,0 +1,1 @@
+"""The web page's widgets: what they show is computed in `stylecap.server`."""

@@ -1,0 +1,505 @@
+"""The tabs Style and Regions: what is asked for, how it goes on, what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from stylecap.errors import OptionError, StylecapError
+from stylecap.server import faults
+from stylecap.server.commands import command_line, python_lines
+from stylecap.server.history import Item
+from stylecap.server.jobs import Job
+from stylecap.server.painting import (
+    PaintRequest,
+    Restored,
+    check_request,
+    keep_seen,
+    paint,
+    read_mask,
+    record_of,
+    restore,
+)
+from stylecap.server.site import default_preset, within_limits
+from stylecap.style.options import PRESETS, StyleOptions
+
+from . import pieces
+from .context import Context
+from .controls import Controls
+from .inputs import picture
+
+_SIMPLE = ("strength", "color", "size", "seed")
+_SERVERS = ("device", "precision")  # what is best on this machine is not the visitor's to choose
+_FIRST_STYLE = "night-swirls"
+_KEEP, _OWN = "keep", "own"
+
+
+class Settings:
+    """The controls of a painting; must be made inside a layout.
+
+    Args:
+        page: whose limits hold.
+        extra: whether several styles can be mixed.
+        start: whether a picture to start from can be given.
+    """
+
+    def __init__(self, page: Context, *, extra: bool = False, start: bool = True) -> None:
+        words, limits = page.words, page.site.options
+        chosen = default_preset(limits)
+        most = {"size": limits.max_size, "steps": limits.max_steps}
+        values = within_limits(PRESETS[chosen], limits)
+        self._page = page
+        self.controls = Controls(StyleOptions, words, values, most)
+        self.preset = gr.Radio(
+            [(words(f"preset.{name}"), name) for name in PRESETS],
+            value=chosen,
+            label=words("preset"),
+            elem_classes="option-preset",
+        )
+        self.controls.add("strength", "color")
+        with gr.Row():
+            self.controls.add("size", "seed")
+        with gr.Accordion(words("more"), open=False):
+            self.more_styles = gr.Dropdown(
+                page.style_names(),
+                multiselect=True,
+                label=words("more.styles"),
+                info=words("more.styles.info"),
+                visible=extra,
+            )
+            self.more_files = gr.File(
+                label=words("more.own"), file_count="multiple", height=150, visible=extra
+            )
+            left_out = [*_SERVERS, *(() if extra else ("blend",)), *(() if start else ("init",))]
+            self.controls.add_others(without=left_out)
+            self.start = picture(words("init.picture"), visible=False, height=200)
+        self.inputs = [
+            self.more_styles, self.more_files, self.start, *self.controls.components
+        ]  # fmt: skip
+        self._connect()
+
+    def _connect(self) -> None:
+        limits = self._page.site.options
+        named = self.controls.by_name
+        changed = sorted({name for preset in PRESETS.values() for name in preset})
+
+        def choose(preset: str) -> list[Any]:
+            values = within_limits(PRESETS.get(preset, {}), limits)
+            return [values.get(name, getattr(StyleOptions(), name)) for name in changed]
+
+        self.preset.input(
+            choose,
+            self.preset,
+            [named[name] for name in changed],
+            queue=False,
+            api_visibility="private",
+        )
+        if "init" in named:
+            named["init"].change(
+                lambda init: gr.update(visible=init == "image"),
+                named["init"],
+                self.start,
+                queue=False,
+                api_visibility="private",
+            )
+
+    def read(self, owner: str, values: Sequence[Any]) -> tuple[list[str | Path], Any, Path | None]:
+        """Further styles, options and the start picture that `inputs` give.
+
+        Raises:
+            OptionError, InputError: a value is not allowed.
+        """
+        site = self._page.site
+        more_styles, more_files, start, *chosen = values
+        names = [str(name) for name in more_styles or ()]
+        files = [site.given(owner, path) for path in more_files or ()]
+        options = self.controls.read(chosen)
+        begin = site.given(owner, start) if options.init == "image" else None
+        return [*names, *(path for path in files if path)], options, begin
+
+    def show(self, found: Restored, more: Sequence[str | Path]) -> list[Any]:
+        """Values for `inputs` that say restored settings."""
+        names = [style for style in more if isinstance(style, str)]
+        files = [str(style) for style in more if isinstance(style, Path)]
+        return [names, files or None, None, *self.controls.show(found.options)]
+
+
+class Result:
+    """Where a painting appears; must be made inside a layout."""
+
+    def __init__(self, page: Context) -> None:
+        self._page = page
+        self.stage = pieces.panel(pieces.empty_stage(page.words), elem_classes="sc-result")
+        self.status = pieces.panel(elem_classes="sc-status")
+        self.stop = gr.Button(page.words("stop"), visible=False, elem_classes="sc-stop")
+        self.about = pieces.panel(elem_classes="sc-about")
+
+    def outputs(self, go: gr.Button) -> list[Any]:
+        """What `run` changes, with the button that starts it."""
+        return [self.stage, self.status, self.stop, self.about, go]
+
+    async def run(self, request: gr.Request, asked: PaintRequest) -> AsyncIterator[list[Any]]:
+        """Put a painting into the line, and show how it goes on until it is done."""
+        page, words, site = self._page, self._page.words, self._page.site
+        check_request(asked, site.options)
+        session = str(request.session_hash)
+        job = site.queue.submit(page.owner(request), session, lambda job: paint(asked, job, site))
+        same = gr.skip()
+        shown = None
+        yield [same, pieces.progress(words, None, 0), gr.update(visible=True), "", _off()]
+        async for place in page.changes(job):
+            if job.found.get("shown") != shown:
+                shown = job.found["shown"]
+                address = page.link(job.found["name"], shown)
+                stage: Any = pieces.stage(words, address, job.found["size"])
+            else:
+                stage = same
+            yield [stage, pieces.progress(words, job.progress, place), same, same, same]
+        yield self._end(job, asked)
+
+    def failure(self, error: BaseException) -> list[Any]:
+        """Say that it did not work."""
+        return [gr.skip(), self._page.alert(error), gr.update(visible=False), "", _on()]
+
+    def complaint(self, key: str) -> list[Any]:
+        """Say what is missing."""
+        text = f'<p class="sc-alert" role="alert">{escape(self._page.words(key))}</p>'
+        return [gr.skip(), text, gr.update(visible=False), gr.skip(), _on()]
+
+    def _end(self, job: Job, asked: PaintRequest) -> list[Any]:
+        page, words = self._page, self._page.words
+        if job.error is not None:
+            return self.failure(job.error)
+        item = job.result
+        if item is None:
+            text = pieces.notice(words("state.cancelled"))
+            return [gr.skip(), text, gr.update(visible=False), "", _on()]
+        stage = compared(page, item.name, job.found["size"])
+        status = pieces.notice(outcome(page, item))
+        about = _captions(page, job.found.get("captions", ())) + commands(page, asked)
+        return [stage, status, gr.update(visible=False), about, _on()]
+
+
+def compared(page: Context, name: str, size: tuple[int, int]) -> str:
+    """A finished painting with its photo and its downloads."""
+    words = page.words
+    downloads = [
+        pieces.link(words("download.png"), page.link(name, "result.png", download=True)),
+        pieces.link(words("download.jpeg"), page.link(name, "result.jpg", download=True)),
+    ]
+    before, after = page.link(name, "before.webp"), page.link(name, "result.png")
+    return pieces.compared(words, before, after, size, downloads)
+
+
+def outcome(page: Context, item: Item) -> str:
+    """How many steps a painting really took, from its record."""
+    words = page.words
+    record = json.loads(item.record)
+    result, steps = record["result"], record["options"]["steps"]
+    time = words.duration(result["seconds"])
+    if result["stopped"]:
+        return words("state.stopped", steps=result["steps"], of=steps, time=time)
+    return words("state.done", steps=result["steps"], time=time)
+
+
+def commands(page: Context, asked: PaintRequest) -> str:
+    """The same painting from the command line and from Python, folded."""
+    words = page.words
+    styles = [style if isinstance(style, str) else style.name for style in asked.styles]
+    if asked.keep_outside:
+        styles.append(asked.content.name)
+    start = asked.init_image.name if asked.init_image else None
+    mask = "mask.png" if asked.mask else None
+    given = (asked.content.name, styles, asked.options, start, mask)
+    return (
+        f"<details><summary>{escape(words('command'))}</summary>"
+        + "".join(
+            pieces.code(words(key), text, words("caption.copy"), words("caption.copied"))
+            for key, text in (
+                ("command.shell", command_line(*given)),
+                ("command.python", python_lines(*given)),
+            )
+        )
+        + "</details>"
+    )
+
+
+def _captions(page: Context, captions: Sequence[str]) -> str:
+    if len(captions) != 2:
+        return ""
+    words = page.words
+    rows = "".join(
+        f"<dt>{escape(words(key))}</dt><dd>{escape(text)}</dd>"
+        for key, text in zip(("caption.before", "caption.after"), captions, strict=True)
+    )
+    return pieces.heading(words("caption.heading")) + f'<dl class="sc-captions">{rows}</dl>'
+
+
+@dataclass(frozen=True, slots=True)
+class StyleTab:
+    """What other tabs need of this one.
+
+    Attributes:
+        restored: components that `restoring` gives values for.
+        settings: of the painting.
+    """
+
+    restored: list[Any]
+    settings: Settings
+    page: Context
+
+    def restoring(self, owner: str, path: Path) -> list[Any]:
+        """Values that bring back how a picture was painted.
+
+        Raises:
+            StylecapError: it does not say, or not in a way that is known here.
+        """
+        page, site = self.page, self.page.site
+        record = record_of(path)
+        if record is None:
+            raise OptionError("record: this picture does not say how it was painted")
+        found = restore(record, site.history.inputs(owner))
+        first, more = found.styles[:1], found.styles[1:]
+        text = page.words("restored")
+        if found.missing:
+            text += " " + page.words("restored.missing", names=", ".join(found.missing))
+        content = gr.skip() if found.content is None else str(found.content)
+        style, gallery = gr.skip(), gr.skip()
+        if first:
+            style = str(site.tile(first[0]) if isinstance(first[0], str) else first[0])
+            gallery = _tiles(page, first[0] if isinstance(first[0], str) else None)
+        return [content, style, gallery, *self.settings.show(found, more), pieces.notice(text)]
+
+
+def style_tab(page: Context) -> StyleTab:
+    """Build the tab Style."""
+    words, site = page.words, page.site
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=6, min_width=320):
+            with gr.Row(elem_classes="sc-pair"):
+                photo = picture(words("photo"), height=230, min_width=140, elem_id="photo")
+                first = str(site.tile(_FIRST_STYLE))
+                style = picture(
+                    words("style"), height=230, min_width=140, elem_id="style", value=first
+                )
+            gallery = pieces.panel(_tiles(page, _FIRST_STYLE), elem_id="styles")
+            settings = Settings(page, extra=True)
+        with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
+            go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint")
+            result = Result(page)
+    tab = StyleTab([photo, style, gallery, *settings.inputs, result.status], settings, page)
+
+    async def start(
+        request: gr.Request, photo: str | None, style: str | None, *values: Any
+    ) -> AsyncIterator[list[Any]]:
+        try:
+            if photo is None or style is None:
+                yield result.complaint("need.photo" if photo is None else "need.style")
+                return
+            owner = page.owner(request)
+            more, options, begin = settings.read(owner, values)
+            content = site.given(owner, photo)
+            first = _as_style(page, owner, style)
+            asked = PaintRequest(content, (first, *more), options, begin)  # type: ignore[arg-type]
+            async for update in result.run(request, asked):
+                yield update
+        except Exception as error:
+            yield result.failure(error)
+
+    def choose(event: gr.EventData) -> Any:
+        name = event._data.get("style") if isinstance(event._data, dict) else None
+        try:
+            return str(site.tile(str(name)))
+        except StylecapError:
+            return gr.skip()
+
+    def bring_back(request: gr.Request, path: str | None) -> list[Any]:
+        nothing = [gr.skip()] * len(tab.restored)
+        try:
+            owner = page.owner(request)
+            given = site.given(owner, path)
+            if given is None or record_of(given) is None:
+                return nothing
+            return tab.restoring(owner, given)
+        except StylecapError as error:
+            faults.note(error)  # a picture without a readable record is a photo like others
+            return nothing
+
+    go.click(
+        start,
+        [photo, style, *settings.inputs],
+        result.outputs(go),
+        show_progress="hidden",
+        concurrency_limit=None,
+        api_visibility="private",
+        api_name="paint",
+    )
+    listen_for_stop(page, result.stop)
+    gallery.click(choose, None, style, queue=False, api_visibility="private", api_name="choose")
+    style.upload(lambda: _tiles(page, None), None, gallery, queue=False, api_visibility="private")
+    style.clear(lambda: _tiles(page, None), None, gallery, queue=False, api_visibility="private")
+    photo.upload(bring_back, photo, tab.restored, api_visibility="private", api_name="bring_back")
+    return tab
+
+
+def regions_tab(page: Context) -> None:
+    """Build the tab Regions."""
+    words, site = page.words, page.site
+    own = (words("regions.own"), _OWN)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=6, min_width=320):
+            photo = picture(words("photo"), height=150, elem_id="regions-photo")
+            canvas = pieces.panel(mask_canvas(words, None), elem_id="mask")
+            drawn = gr.Textbox(visible="hidden", elem_id="drawn", label="mask")
+            with gr.Row(elem_classes="sc-pair"):
+                with gr.Column(min_width=140):
+                    inside, inside_own = _choice(
+                        page, "regions.inside", [*page.style_names(), own], "stained-glass"
+                    )
+                with gr.Column(min_width=140):
+                    keep = (words("regions.keep"), _KEEP)
+                    outside, outside_own = _choice(
+                        page, "regions.outside", [keep, *page.style_names(), own], _KEEP
+                    )
+            settings = Settings(page)
+        with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
+            go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint-regions")
+            result = Result(page)
+
+    async def show_photo(request: gr.Request, path: str | None) -> str:
+        try:
+            owner = page.owner(request)
+            given = site.given(owner, path)
+            if given is None:
+                return mask_canvas(words, None)
+            name = await page.quickly(request, lambda: keep_seen(site, owner, given))
+            return mask_canvas(words, page.link(name, "seen.webp"))
+        except Exception as error:
+            return page.alert(error)
+
+    async def start(
+        request: gr.Request,
+        photo: str | None,
+        drawn: str,
+        inside: str,
+        inside_own: str | None,
+        outside: str,
+        outside_own: str | None,
+        *values: Any,
+    ) -> AsyncIterator[list[Any]]:
+        try:
+            needed = {
+                "need.photo": photo,
+                "need.mask": drawn,
+                "need.style": (inside != _OWN or inside_own) and (outside != _OWN or outside_own),
+            }
+            for key, given in needed.items():
+                if not given:
+                    yield result.complaint(key)
+                    return
+            owner = page.owner(request)
+            _, options, begin = settings.read(owner, values)
+            styles = [site.given(owner, inside_own) if inside == _OWN else inside]
+            if outside != _KEEP:
+                styles.append(site.given(owner, outside_own) if outside == _OWN else outside)
+            asked = PaintRequest(
+                site.given(owner, photo),  # type: ignore[arg-type]
+                tuple(styles),  # type: ignore[arg-type]
+                options,
+                begin,
+                mask=read_mask(drawn),
+                keep_outside=outside == _KEEP,
+            )
+            async for update in result.run(request, asked):
+                yield update
+        except Exception as error:
+            yield result.failure(error)
+
+    photo.change(show_photo, photo, canvas, show_progress="hidden", api_visibility="private")
+    go.click(
+        start,
+        [photo, drawn, inside, inside_own, outside, outside_own, *settings.inputs],
+        result.outputs(go),
+        # The browser puts what was painted in the place of the second input.
+        js="(...inputs) => { inputs[1] = window.stylecap.mask(); return inputs; }",
+        show_progress="hidden",
+        concurrency_limit=None,
+        api_visibility="private",
+        api_name="paint_regions",
+    )
+    listen_for_stop(page, result.stop)
+
+
+def listen_for_stop(page: Context, stop: gr.Button) -> None:
+    """Let a button stop the tab's jobs."""
+
+    def end(request: gr.Request) -> Any:
+        page.site.queue.stop(page.owner(request), str(request.session_hash))
+        return gr.update(visible=False)
+
+    stop.click(end, None, stop, queue=False, api_visibility="private", api_name="stop")
+
+
+def mask_canvas(words: Any, address: str | None) -> str:
+    """Where a mask is painted over a photo; ``page.js`` brings it to life."""
+    if address is None:
+        return pieces.hint(words("regions.hint"))
+    tools = "".join(
+        f'<button type="button" class="sc-small" data-mask="{action}">'
+        f"{escape(words(f'mask.{action}'))}</button>"
+        for action in ("undo", "clear", "invert")
+    )
+    return (
+        f"{pieces.hint(words('regions.hint'))}"
+        f'<div class="sc-mask" data-photo="{escape(address)}">'
+        f'<canvas tabindex="0" role="img" aria-label="{escape(words("mask.canvas"))}"></canvas>'
+        f"<label>{escape(words('mask.brush'))}"
+        '<input type="range" min="2" max="30" value="10" data-mask="brush"></label>'
+        f"<div>{tools}</div></div>"
+    )
+
+
+def _choice(
+    page: Context, key: str, choices: Sequence[tuple[str, str]], value: str
+) -> tuple[gr.Dropdown, gr.Image]:
+    """One of the built-in styles or a picture of the visitor's."""
+    chosen = gr.Dropdown(list(choices), value=value, label=page.words(key), filterable=False)
+    own = picture(page.words(f"{key}.own"), visible=False, height=150)
+    chosen.change(
+        lambda name: gr.update(visible=name == _OWN),
+        chosen,
+        own,
+        queue=False,
+        api_visibility="private",
+    )
+    return chosen, own
+
+
+def _as_style(page: Context, owner: str, path: str) -> str | Path:
+    """What a picture in a style's place stands for: a built-in style, or itself."""
+    given = page.site.given(owner, path)
+    if given is not None and given.parent == page.site.history.shared:
+        return given.stem
+    return given  # type: ignore[return-value]
+
+
+def _tiles(page: Context, chosen: str | None) -> str:
+    entries = [
+        (name, text, f"{page.site.options.root_path}/tiles/{name}.webp")
+        for text, name in page.style_names()
+    ]
+    return pieces.tiles(entries, page.words("styles.builtin"), chosen)
+
+
+def _on() -> Any:
+    return gr.update(interactive=True)
+
+
+def _off() -> Any:
+    return gr.update(interactive=False)
