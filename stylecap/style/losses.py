@@ -6,6 +6,8 @@ sums of a Gram matrix lose their small terms in half precision.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,11 +31,40 @@ def gram_matrix(features: Tensor, guide: Tensor | None = None) -> Tensor:
         raise ValueError(f"features: expected (B, C, H, W), got {tuple(features.shape)}")
     if guide is not None and guide.shape != features.shape[-2:]:
         raise ValueError(f"guide: expected {tuple(features.shape[-2:])}, got {tuple(guide.shape)}")
-    positions = _precise(features).flatten(2)  # (B, C, H*W)
-    if guide is None:
-        return positions @ positions.mT / positions.shape[-1]  # (B, C, C)
-    share = (guide / guide.sum()).flatten().to(positions.dtype)  # (H*W,)
-    return (positions * share) @ positions.mT  # (B, C, C)
+    share = None
+    if guide is not None:
+        share = (guide / guide.sum()).flatten()[:, None]  # (H*W, 1)
+    gram: Tensor = _Gram.apply(features, share)
+    return gram
+
+
+class _Gram(torch.autograd.Function):
+    """Fᵀ S F over the positions of (B, C, H, W), with the gradient 2 S F G' of a symmetric matrix.
+
+    Left to itself, autograd keeps a float32 copy of the features and multiplies twice, for each
+    factor of the product once, and adds. The gradient is computed in the features' own precision,
+    in which it goes on through the network.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, share: Tensor | None) -> Tensor:
+        ctx.save_for_backward(features, share)
+        positions = _precise(features).flatten(2).mT  # (B, H*W, C)
+        if share is None:
+            return positions.mT @ positions / positions.shape[1]  # (B, C, C)
+        return positions.mT @ (positions * share.to(positions.dtype))  # (B, C, C)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        features, share = ctx.saved_tensors
+        (gradient,) = gradients  # (B, C, C)
+        both = gradient + gradient.mT  # (B, C, C)
+        positions = features.flatten(2).mT  # (B, H*W, C), in memory as channels last are
+        if share is None:
+            slope = positions @ (both / positions.shape[1]).to(features.dtype)
+        else:
+            slope = (positions @ both.to(features.dtype)) * share.to(features.dtype)
+        return slope.mT.view_as(features), None
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:

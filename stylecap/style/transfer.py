@@ -201,8 +201,8 @@ def estimate_bytes(size: tuple[int, int], options: StyleOptions, runtime: Runtim
     """Memory that the finest scale takes on the device, besides the network itself.
 
     Kept for the gradient: each convolution's and pooling's output, in the network's precision,
-    and a float32 copy of the style layers for their Gram matrices. Then the gradients on their
-    way, and the optimiser's images.
+    and the content layers' difference in float32. Then the gradients on their way, float32
+    copies of one style layer at a time, and the optimiser's images.
     """
     width = 2 if runtime.precision == "bfloat16" else 4
     wanted = {*options.resolved_content_layers, *options.resolved_style_layers}
@@ -214,7 +214,7 @@ def estimate_bytes(size: tuple[int, int], options: StyleOptions, runtime: Runtim
         height, across = layer.output_size(height), layer.output_size(across)
         values = layer.channels * height * across
         kept += values * width if layer.kind != "relu" else 0
-        kept += values * 4 if layer.name in wanted and width == 2 else 0
+        kept += values * 4 if layer.name in options.resolved_content_layers else 0
         peak = max(peak, values * (3 * width + (8 if layer.name in wanted else 0)))
     images = 2 * _HISTORY + 12 if options.optimizer == "lbfgs" else 10
     return kept + peak + images * 3 * size[0] * size[1] * 4
