@@ -165,6 +165,11 @@ def test_uploads_belong_to_who_sent_them(site):
     assert site.given(ANN, str(sent)) == sent
     with pytest.raises(InputError, match="no longer here"):
         site.given(BOB, str(sent))
+    past = time.time() - 25 * 3600
+    for path in (sent, sent.parent):
+        os.utime(path, (past, past))
+    site.sweep()
+    assert not sent.exists() and not site.may_read(ANN, sent)
 
 
 def test_what_is_old_is_deleted_and_what_is_shared_stays(tmp_path):

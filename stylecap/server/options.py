@@ -49,7 +49,7 @@ class PageOptions:
         2, "jobs that one visitor may have at a time", minimum=1, maximum=1000, advanced=True
     )
     keep_hours: float = option(
-        24.0, "hours after which pictures are deleted", minimum=0.001, maximum=8760, advanced=True
+        24.0, "hours after which pictures are deleted", minimum=0.01, maximum=8760, advanced=True
     )
 
     def __post_init__(self) -> None:
