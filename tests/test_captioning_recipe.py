@@ -24,7 +24,7 @@ from stylecap.captioning.captioner import load_captioner
 from stylecap.captioning.evaluation import evaluate_captioner
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.page import figure_rows, notes, report_page
-from stylecap.captioning.recipe import join_captioners, train_captioner
+from stylecap.captioning.recipe import average_captioners, join_captioners, train_captioner
 from stylecap.cli import train_captioner as command
 from stylecap.cli.main import main
 from stylecap.errors import InputError
@@ -255,6 +255,28 @@ def test_an_ensemble_averages(
         other_view.view = stylecap.captioning.data.View("alexnet", ("relu5",), 6)
         join_captioners([small_captioner(), other_view])
     capsys.readouterr()
+
+
+def test_weights_are_averaged_by_their_shares(trained: Path, tmp_path: Path) -> None:
+    first, mean = trained / "captioner.safetensors", tmp_path / "mean.safetensors"
+    other = load_captioner(first)
+    with torch.no_grad():
+        for weight in other.decoders[0].parameters():
+            weight.add_(1.0)
+    other.save(tmp_path / "other.safetensors")
+    average = ["train-captioner", "--average", str(first), str(tmp_path / "other.safetensors")]
+    assert main([*average, "--shares", "1,3", "-o", str(mean), "--quiet"]) == 0
+    averaged = load_captioner(mean)
+    assert averaged.record["shares"] == [1, 3] and len(averaged.record["average"]) == 2
+    for name, weight in load_captioner(first).decoders[0].named_parameters():
+        found = averaged.decoders[0].get_parameter(name)
+        torch.testing.assert_close(found, weight + 0.75, atol=2e-3, rtol=2e-3)
+    assert main([*average, "--shares", "1,2,3", "-o", str(mean), "--quiet"]) == 2
+    assert main([*average, "--shares", "one", "-o", str(mean), "--quiet"]) == 2
+    with pytest.raises(InputError, match="two or more"):
+        average_captioners([averaged])
+    with pytest.raises(InputError, match="one decoder each"):
+        average_captioners([averaged, join_captioners([averaged, averaged])])
 
 
 # evaluation

@@ -28,6 +28,7 @@ from stylecap.captioning.data import (
     read_all,
 )
 from stylecap.captioning.metrics import CiderD, Words
+from stylecap.captioning.model import CaptionDecoder
 from stylecap.captioning.options import CaptionOptions, TrainOptions
 from stylecap.captioning.train import Corpus, Trained, train
 from stylecap.errors import InputError, OptionError, OutputError
@@ -279,8 +280,49 @@ def join_captioners(captioners: Sequence[Captioner]) -> Captioner:
     Raises:
         InputError: fewer than two, or they differ in their words or their view of the picture.
     """
+    _check_alike(captioners)
+    decoders = [decoder for each in captioners for decoder in each.decoders]
+    return _made_of(captioners, decoders, {"ensemble": [each.record for each in captioners]})
+
+
+def average_captioners(captioners: Sequence[Captioner], shares: Sequence[float] = ()) -> Captioner:
+    """One captioner whose weights are the mean of several that have a beginning in common.
+
+    Runs that went on from the same weights, with words or with rewards or with other random
+    numbers, err in different directions; their mean is often better than each, and costs what
+    one costs. Captioners trained from different beginnings have no useful mean.
+
+    Args:
+        captioners: at least two, of one decoder each.
+        shares: how much each one counts; equally if not given.
+    Raises:
+        InputError: fewer than two, or they differ in their words, view or shape.
+        OptionError: another number of shares, or one below 0, or none above.
+    Source: Wortsman et al. 2022, "Model soups"; with the beginning itself among them, Wortsman et
+    al. 2022, "Robust fine-tuning of zero-shot models".
+    """
+    _check_alike(captioners)
+    given = list(shares) or [1.0] * len(captioners)
+    if len(given) != len(captioners) or min(given) < 0 or sum(given) <= 0:
+        raise OptionError(
+            f"shares: expected {len(captioners)} numbers of at least 0, not all 0, got {given}"
+        )
+    shapes = [[decoder.shape for decoder in each.decoders] for each in captioners]
+    if any(len(shape) != 1 or shape != shapes[0] for shape in shapes):
+        raise InputError("average: expected captioners of one decoder each and of the same shape")
+    mean = CaptionDecoder(shapes[0][0])
+    with torch.no_grad():
+        for name, weight in mean.named_parameters():
+            weight.zero_()
+            for share, each in zip(given, captioners, strict=True):
+                weight.add_(each.decoders[0].get_parameter(name).cpu(), alpha=share / sum(given))
+    record = {"average": [each.record for each in captioners], "shares": given}
+    return _made_of(captioners, [mean], record)
+
+
+def _check_alike(captioners: Sequence[Captioner]) -> None:
     if len(captioners) < 2:
-        raise InputError(f"ensemble: expected two captioners or more, got {len(captioners)}")
+        raise InputError(f"captioners: expected two or more, got {len(captioners)}")
     first = captioners[0]
     for place, other in enumerate(captioners[1:], 2):
         for what, mine, theirs in (
@@ -289,16 +331,22 @@ def join_captioners(captioners: Sequence[Captioner]) -> Captioner:
         ):
             if mine != theirs:
                 raise InputError(
-                    f"ensemble: captioners 1 and {place} do not {what}; join only those trained "
+                    f"captioners: 1 and {place} do not {what}; join only those trained "
                     "on the same data and backbone"
                 )
+
+
+def _made_of(
+    captioners: Sequence[Captioner], decoders: Sequence[CaptionDecoder], record: dict[str, Any]
+) -> Captioner:
+    first = captioners[0]
     return Captioner(
-        [decoder for each in captioners for decoder in each.decoders],
+        decoders,
         first.vocabulary,
         first.view,
         beam=first.beam,
         length_penalty=first.length_penalty,
-        record={"ensemble": [each.record for each in captioners]},
+        record=record,
         runtime=first.runtime,
     )
 

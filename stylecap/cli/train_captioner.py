@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.usage = (
         "%(prog)s --data PATH [PATH ...] -o FOLDER [options]\n"
-        "       %(prog)s --ensemble FILE FILE [FILE ...] -o FILE [--data PATH ...]"
+        "       %(prog)s --ensemble FILE FILE [FILE ...] -o FILE [--data PATH ...]\n"
+        "       %(prog)s --average FILE FILE [FILE ...] -o FILE [--shares X,...] [--data PATH ...]"
     )
     add_data(parser, required=False)
     parser.add_argument(
@@ -38,15 +39,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help="folder for captioner, log, curves and checkpoint; the same command goes on where "
-        "it was interrupted. With --ensemble, the file to write",
+        "it was interrupted. With --ensemble or --average, the file to write",
     )
-    parser.add_argument(
+    joining = parser.add_mutually_exclusive_group()
+    joining.add_argument(
         "--ensemble",
         metavar="FILE",
         type=Path,
         nargs="+",
-        help="train nothing: join these captioners of the same data into one; with --data, "
-        "beam and length penalty are chosen anew",
+        help="train nothing: join these captioners of the same data into one that asks all of "
+        "them; with --data, beam and length penalty are chosen anew",
+    )
+    joining.add_argument(
+        "--average",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="train nothing: average the weights of captioners that were trained on from the same "
+        "beginning; with --data as above",
+    )
+    parser.add_argument(
+        "--shares",
+        metavar="X,...",
+        type=_shares,
+        default=(),
+        help="how much each file of --average counts (equally if not given)",
     )
     add_options(parser, TrainOptions)
     add_runtime(parser, precision=False)
@@ -82,7 +99,9 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted, with the checkpoint saved."""
     options = read_options(arguments, TrainOptions)
-    if arguments.ensemble is not None:
+    if arguments.shares and arguments.average is None:
+        raise OptionError("--shares belongs to --average; give both")
+    if arguments.ensemble is not None or arguments.average is not None:
         return _join(arguments)
     if not arguments.data:
         raise OptionError("--data: expected captioned pictures to learn from; see --help")
@@ -127,15 +146,24 @@ def _telling(display: Display) -> OnProgress:
 def _join(arguments: argparse.Namespace) -> int:
     from stylecap.captioning.captioner import load_captioner
     from stylecap.captioning.data import halves
-    from stylecap.captioning.recipe import choose_search, join_captioners, save_whole, see_split
+    from stylecap.captioning.recipe import (
+        average_captioners,
+        choose_search,
+        join_captioners,
+        save_whole,
+        see_split,
+    )
     from stylecap.runtime import Runtime
 
     if not arguments.output.parent.is_dir():
         raise OutputError(f"{arguments.output}: the folder does not exist; make it first")
     runtime = Runtime.choose(arguments.device)
-    captioner = join_captioners(
-        [load_captioner(path, runtime=runtime) for path in arguments.ensemble]
-    )
+    files = arguments.ensemble or arguments.average
+    captioners = [load_captioner(path, runtime=runtime) for path in files]
+    if arguments.ensemble:
+        captioner = join_captioners(captioners)
+    else:
+        captioner = average_captioners(captioners, arguments.shares)
     if arguments.data:
         with (
             Display(quiet=arguments.quiet) as display,
@@ -159,6 +187,13 @@ def _join(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         _report(captioner, arguments.output)
     return 0
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 1,2, got {text!r}") from None
 
 
 def _report(captioner: Captioner, path: Path) -> None:
