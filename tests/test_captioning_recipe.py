@@ -264,7 +264,7 @@ def test_weights_are_averaged_by_their_shares(trained: Path, tmp_path: Path) -> 
         for weight in other.decoders[0].parameters():
             weight.add_(1.0)
     other.save(tmp_path / "other.safetensors")
-    average = ["train-captioner", "--average", str(first), str(tmp_path / "other.safetensors")]
+    average = ["train-captioner", "--mean", str(first), str(tmp_path / "other.safetensors")]
     assert main([*average, "--shares", "1,3", "-o", str(mean), "--quiet"]) == 0
     averaged = load_captioner(mean)
     assert averaged.record["shares"] == [1, 3] and len(averaged.record["average"]) == 2

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s --data PATH [PATH ...] -o FOLDER [options]\n"
         "       %(prog)s --ensemble FILE FILE [FILE ...] -o FILE [--data PATH ...]\n"
-        "       %(prog)s --average FILE FILE [FILE ...] -o FILE [--shares X,...] [--data PATH ...]"
+        "       %(prog)s --mean FILE FILE [FILE ...] -o FILE [--shares X,...] [--data PATH ...]"
     )
     add_data(parser, required=False)
     parser.add_argument(
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help="folder for captioner, log, curves and checkpoint; the same command goes on where "
-        "it was interrupted. With --ensemble or --average, the file to write",
+        "it was interrupted. With --ensemble or --mean, the file to write",
     )
     joining = parser.add_mutually_exclusive_group()
     joining.add_argument(
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them; with --data, beam and length penalty are chosen anew",
     )
     joining.add_argument(
-        "--average",
+        "--mean",
         metavar="FILE",
         type=Path,
         nargs="+",
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X,...",
         type=_shares,
         default=(),
-        help="how much each file of --average counts (equally if not given)",
+        help="how much each file of --mean counts (equally if not given)",
     )
     add_options(parser, TrainOptions)
     add_runtime(parser, precision=False)
@@ -99,9 +99,9 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted, with the checkpoint saved."""
     options = read_options(arguments, TrainOptions)
-    if arguments.shares and arguments.average is None:
-        raise OptionError("--shares belongs to --average; give both")
-    if arguments.ensemble is not None or arguments.average is not None:
+    if arguments.shares and arguments.mean is None:
+        raise OptionError("--shares belongs to --mean; give both")
+    if arguments.ensemble is not None or arguments.mean is not None:
         return _join(arguments)
     if not arguments.data:
         raise OptionError("--data: expected captioned pictures to learn from; see --help")
@@ -158,7 +158,7 @@ def _join(arguments: argparse.Namespace) -> int:
     if not arguments.output.parent.is_dir():
         raise OutputError(f"{arguments.output}: the folder does not exist; make it first")
     runtime = Runtime.choose(arguments.device)
-    files = arguments.ensemble or arguments.average
+    files = arguments.ensemble or arguments.mean
     captioners = [load_captioner(path, runtime=runtime) for path in files]
     if arguments.ensemble:
         captioner = join_captioners(captioners)
