@@ -32,15 +32,9 @@ from stylecap.images import (
     to_image,
     to_picture,
 )
-from stylecap.style.losses import gram_matrix, style_loss
-from stylecap.style.options import DEFAULT_LAYERS
-from stylecap.weights import load_weights
+from stylecap.studio.quality import lpips, style_reached
 
 JUDGES = {"vgg16": "alexnet", "alexnet": "vgg16"}
-LPIPS_LAYERS = {
-    "alexnet": ("relu1", "relu2", "relu3", "relu4", "relu5"),
-    "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
-}
 SEEN_PX = 256
 
 
@@ -49,30 +43,10 @@ def network(name: str, precision: str = "auto") -> stylecap.Backbone:
     return stylecap.load_backbone(name, runtime=stylecap.Runtime.choose("auto", precision))
 
 
-def lpips(judge: str, one: Tensor, other: Tensor) -> float:
-    """Σ_l mean over positions of w_l · (f̂ - ĝ)², the features of unit length per position."""
-    heads, layers = load_weights(f"lpips-{judge}"), LPIPS_LAYERS[judge]
-    found = [network(judge, "float32").features(image, layers) for image in (one, other)]
-    total = 0.0
-    for order, layer in enumerate(layers):
-        first, second = (torch.nn.functional.normalize(f[layer], dim=1, eps=1e-10) for f in found)
-        weights = heads[f"lin{order}.weight"].view(1, -1, 1, 1)
-        total += float(((first - second).square() * weights).sum(1).mean())
-    return total
-
-
 def style_left(judge: str, painting: Tensor, content: Tensor, style: Tensor) -> float:
     """Mean over the style layers of E_l(painting) / E_l(content)."""
-    layers = DEFAULT_LAYERS[judge][1]
-    grams = [
-        {k: gram_matrix(f) for k, f in network(judge, "float32").features(x, layers).items()}
-        for x in (painting, content, style)
-    ]
-    ratios = [
-        style_loss(grams[0][layer], grams[2][layer]) / style_loss(grams[1][layer], grams[2][layer])
-        for layer in layers
-    ]
-    return float(torch.stack(ratios).mean())
+    reached = style_reached(network(judge, "float32"), painting, content, style)
+    return 1 - sum(reached.values()) / len(reached)
 
 
 def at(image: Tensor, long_side_px: int) -> Tensor:
@@ -102,12 +76,13 @@ def main() -> None:
         manner = stylecap.paint_style(name) if name in stylecap.STYLES else load_picture(name)
         style = at(to_image(manner), size)
         judge = JUDGES[painter]
+        eyes = network(judge, "float32")
         with torch.no_grad():
             painting = to_image(to_picture(result.image))
             small = [at(image, SEEN_PX) for image in (painting, content, style)]
             laid_over = resize_image(style, small[1].shape[-2:])
             scores = (
-                lpips(judge, small[0], small[1]) / lpips(judge, laid_over, small[1]),
+                lpips(eyes, small[0], small[1]) / lpips(eyes, laid_over, small[1]),
                 style_left(judge, *small),
                 style_left(painter, painting, content, style),
             )
