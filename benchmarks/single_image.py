@@ -40,7 +40,7 @@ def plain_lbfgs(backbone: Backbone, content: Tensor, style: Tensor, steps: int) 
     with torch.no_grad():
         target = backbone.features(content, ["relu4_2"])["relu4_2"]
         grams = {k: gram_matrix(f) for k, f in backbone.features(style, STYLE_LAYERS).items()}
-    x = content.clone().requires_grad_()
+    x = content.clone(memory_format=torch.contiguous_format).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [x],
         max_iter=steps,

@@ -89,13 +89,13 @@ class LBFGS:
             reversed(self._moves), reversed(self._changes), reversed(self._inverses), strict=True
         ):
             weight = inverse * move.dot(q)
-            q = q - weight * change
+            q.addcmul_(change, weight, value=-1)
             weights.append(weight)
-        q = q * self._curvature
+        q.mul_(self._curvature)
         for move, change, inverse, weight in zip(
             self._moves, self._changes, self._inverses, reversed(weights), strict=True
         ):
-            q = q + (weight - inverse * change.dot(q)) * move
+            q.addcmul_(move, weight - inverse * change.dot(q))
         return q
 
     def restart(self, scale: float) -> None:
