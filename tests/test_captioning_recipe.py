@@ -273,7 +273,7 @@ def test_weights_are_averaged_by_their_shares(trained: Path, tmp_path: Path) -> 
         torch.testing.assert_close(found, weight + 0.75, atol=2e-3, rtol=2e-3)
     assert main([*average, "--shares", "1,2,3", "-o", str(mean), "--quiet"]) == 2
     assert main([*average, "--shares", "one", "-o", str(mean), "--quiet"]) == 2
-    with pytest.raises(InputError, match="two or more"):
+    with pytest.raises(InputError, match="two captioners"):
         average_captioners([averaged])
     with pytest.raises(InputError, match="one decoder each"):
         average_captioners([averaged, join_captioners([averaged, averaged])])

@@ -322,7 +322,7 @@ def average_captioners(captioners: Sequence[Captioner], shares: Sequence[float] 
 
 def _check_alike(captioners: Sequence[Captioner]) -> None:
     if len(captioners) < 2:
-        raise InputError(f"captioners: expected two or more, got {len(captioners)}")
+        raise InputError(f"captioners: expected two captioners or more, got {len(captioners)}")
     first = captioners[0]
     for place, other in enumerate(captioners[1:], 2):
         for what, mine, theirs in (
