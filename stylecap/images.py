@@ -14,7 +14,6 @@ from __future__ import annotations
 import glob
 import io
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from stylecap import metadata
 from stylecap.errors import InputError, LimitError, OptionError, OutputError
+from stylecap.files import named, reason_of, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,7 @@ def load_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         width, height = picture.size
         if width * height > max_pixels:
             raise LimitError(
-                f"{_named(path)}: {width} x {height} pixels are more than the limit of "
+                f"{named(path)}: {width} x {height} pixels are more than the limit of "
                 f"{max_pixels}; give a smaller picture or raise the limit"
             )
         try:
@@ -186,7 +186,7 @@ def check_writable(path: str | Path) -> None:
         raise OutputError(f"cannot write {str(path)!r}: a file name cannot hold a zero byte")
     if target.suffix.lower() not in WRITABLE:
         raise OutputError(
-            f"{_named(path)}: {target.suffix or 'no suffix'!r} is not a format that can be "
+            f"{named(path)}: {target.suffix or 'no suffix'!r} is not a format that can be "
             f"written; use one of {', '.join(sorted(WRITABLE))}"
         )
     _check_place(target)
@@ -218,11 +218,11 @@ def save_picture(
         raise OptionError(f"quality: expected 1 to 100, got {quality}")
     check_writable(path)
     if not overwrite and Path(path).exists():
-        raise OutputError(f"{_named(path)}: is there already; choose another name")
+        raise OutputError(f"{named(path)}: is there already; choose another name")
     try:
         data = _encode(picture, _FORMATS[Path(path).suffix.lower()], quality, record)
     except (OSError, ValueError, MemoryError, RuntimeError, SystemError, struct.error) as error:
-        raise OutputError(f"{_named(path)}: cannot be encoded ({_reason(error)})") from error
+        raise OutputError(f"{named(path)}: cannot be encoded ({reason_of(error)})") from error
     write_atomically(path, data)
 
 
@@ -270,7 +270,7 @@ def write_alt_text(path: str | Path, text: str) -> None:
     }
     if kind not in edits:
         raise OutputError(
-            f"{_named(path)}: a description cannot be put into a {kind} file without coding it "
+            f"{named(path)}: a description cannot be put into a {kind} file without coding it "
             "anew; convert it to PNG, JPEG, WebP or TIFF"
         )
     _check_place(Path(path))
@@ -279,7 +279,7 @@ def write_alt_text(path: str | Path, text: str) -> None:
         data = edits[kind](Path(path).read_bytes(), clean)
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{_named(path)}: the description cannot be stored ({_reason(error)})"
+            f"{named(path)}: the description cannot be stored ({reason_of(error)})"
         ) from error
     write_atomically(path, data)
 
@@ -306,10 +306,10 @@ def list_pictures(paths: Iterable[str | Path]) -> list[Path]:
         elif glob.has_magic(str(entry)):
             hits = [Path(hit) for hit in glob.glob(str(entry), recursive=True)]
         else:
-            raise InputError(f"{_named(path)}: does not exist; check the path")
+            raise InputError(f"{named(path)}: does not exist; check the path")
         hits = sorted(hit for hit in hits if hit.suffix.lower() in READABLE and hit.is_file())
         if not hits:
-            raise InputError(f"{_named(path)}: no picture found there; expected {_PLAIN} files")
+            raise InputError(f"{named(path)}: no picture found there; expected {_PLAIN} files")
         found.update(dict.fromkeys(hits))
     return list(found)
 
@@ -324,7 +324,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
     Pillow's own `open` would try every decoder it has, and bring its global pixel limit along.
     """
-    name = _named(path)
+    name = named(path)
     try:
         place = Path(path)
         if place.is_dir():
@@ -337,12 +337,12 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except PermissionError:
         raise InputError(f"{name}: may not be read; check its permissions") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: cannot be read ({_reason(error)})") from error
+        raise InputError(f"{name}: cannot be read ({reason_of(error)})") from error
     with stream:
         try:
             start = stream.read(512)
         except OSError as error:
-            raise InputError(f"{name}: cannot be read ({_reason(error)})") from error
+            raise InputError(f"{name}: cannot be read ({reason_of(error)})") from error
         kind = _format_of(path, start)
         try:
             factory, _ = Image.OPEN[kind]
@@ -355,7 +355,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 def _format_of(path: str | Path, start: bytes) -> str:
     """Pillow's name of the format that a file's first bytes show."""
-    name = _named(path)
+    name = named(path)
     if not start:
         raise InputError(f"{name}: is empty (0 bytes); give a picture file")
     Image.init()
@@ -387,11 +387,11 @@ def _is_text(start: bytes) -> bool:
 def _unreadable(path: str | Path, error: Exception, kind: str | None) -> InputError:
     """What any failure inside Pillow means to the user. Damaged files raise almost anything."""
     if isinstance(error, Image.DecompressionBombError):
-        return LimitError(f"{_named(path)}: {_reason(error)}; give a smaller picture")
+        return LimitError(f"{named(path)}: {reason_of(error)}; give a smaller picture")
     if isinstance(error, MemoryError):
-        return InputError(f"{_named(path)}: {_MEMORY}")
+        return InputError(f"{named(path)}: {_MEMORY}")
     return InputError(
-        f"{_named(path)}: damaged or incomplete {kind or 'picture'} file ({_reason(error)}); "
+        f"{named(path)}: damaged or incomplete {kind or 'picture'} file ({reason_of(error)}); "
         "get a sound copy"
     )
 
@@ -518,44 +518,10 @@ def _encode(picture: Image.Image, kind: str, quality: int, record: str | None) -
 def _check_place(target: Path) -> None:
     folder = target.parent
     if not folder.is_dir():
-        raise OutputError(f"{_named(target)}: the folder does not exist; make it first")
+        raise OutputError(f"{named(target)}: the folder does not exist; make it first")
     if target.is_dir():
-        raise OutputError(f"{_named(target)}: is a folder; give the name of a file")
+        raise OutputError(f"{named(target)}: is a folder; give the name of a file")
     if target.exists() and not os.access(target, os.W_OK):
-        raise OutputError(f"{_named(target)}: is read-only; choose another name")
+        raise OutputError(f"{named(target)}: is read-only; choose another name")
     if not os.access(os.path.dirname(os.path.realpath(target)), os.W_OK | os.X_OK):
-        raise OutputError(f"{_named(target)}: the folder may not be written to; choose another")
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write beside the target, flush to the disk, rename; a failure leaves nothing behind.
-
-    Raises:
-        OutputError: it cannot be written; what was there before is unchanged.
-    """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".stylecap-{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            with open(temporary, "xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{_named(path)}: cannot be written ({_reason(error)}); "
-            "check the folder and the space on the disk"
-        ) from error
-
-
-def _named(path: str | Path) -> str:
-    """A path for a one-line message: control characters and stray bytes are escaped."""
-    return "".join(part if part.isprintable() else repr(part)[1:-1] for part in str(path))
-
-
-def _reason(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+        raise OutputError(f"{named(target)}: the folder may not be written to; choose another")

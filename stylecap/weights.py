@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 from stylecap.errors import WeightsError
+from stylecap.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,7 +161,7 @@ def fetch(name: str, source: str | Path | None = None, folder: str | Path | None
         WeightsError: unknown name, no connection, wrong hash or wrong content.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     if name not in FETCHABLE:
         raise WeightsError(
@@ -189,10 +190,7 @@ def fetch(name: str, source: str | Path | None = None, folder: str | Path | None
         )
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{name}.safetensors"
-    partial = path.with_suffix(".part")
-    save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
-    partial.chmod(0o644)
-    os.replace(partial, path)
+    write_atomically(path, save({key: value.contiguous() for key, value in tensors.items()}))
     entry = WeightFile(
         name=name,
         file=path.name,
@@ -208,10 +206,8 @@ def fetch(name: str, source: str | Path | None = None, folder: str | Path | None
 
 def write_manifest(place: Path, entries: Mapping[str, WeightFile]) -> None:
     """Replace a folder's manifest, atomically."""
-    partial = place / (MANIFEST + ".part")
     listed = [asdict(entries[name]) for name in sorted(entries)]
-    partial.write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, place / MANIFEST)
+    write_atomically(place / MANIFEST, (json.dumps(listed, indent=2) + "\n").encode())
 
 
 def _read_manifest(place: Path) -> dict[str, WeightFile]:

@@ -15,13 +15,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from stylecap import images
-from stylecap.batch import driver  # noqa: F401  imported before the fork
 from stylecap.batch.journal import STATE, Journal
 from stylecap.cli.main import main
 from stylecap.style import checkpoint, transfer
+
+import_module("stylecap.batch.driver")  # before the fork: it brings torch, once for all
 
 MOMENTS = (
     "step",  # between two steps
@@ -88,11 +90,11 @@ def arm(moment: str, count: int) -> None:
         if moment == "step":
             came()
 
-    checkpoint.write_atomically = while_writing("checkpoint", checkpoint.write_atomically)  # type: ignore[assignment]
-    images.write_atomically = while_writing("picture", images.write_atomically)  # type: ignore[assignment]
-    os.fsync, os.replace = fsync, replace  # type: ignore[assignment]
-    Journal.put = put  # type: ignore[method-assign]
-    transfer._Run._report = report  # type: ignore[method-assign]
+    checkpoint.save_tensors = while_writing("checkpoint", checkpoint.save_tensors)
+    images.write_atomically = while_writing("picture", images.write_atomically)
+    os.fsync, os.replace = fsync, replace
+    Journal.put = put
+    transfer._Run._report = report
 
 
 def run(moment: str, count: int, output: str, arguments: list[str]) -> int:

@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from stylecap.batch.journal import Row, read_rows
 from stylecap.errors import InputError
-from stylecap.images import load_picture, split_alpha, write_atomically
+from stylecap.files import write_atomically
+from stylecap.images import load_picture, split_alpha
 from stylecap.style.options import StyleOptions
 
 HTML = "report.html"

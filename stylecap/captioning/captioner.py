@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from stylecap.backbone import Backbone
@@ -20,8 +17,9 @@ from stylecap.captioning.decode import Rules, Sentence, State, beam_search, gree
 from stylecap.captioning.model import CaptionDecoder, DecoderShape, Scene, Stepper
 from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, text_of, words_of
-from stylecap.errors import InputError, OptionError, OutputError, WeightsError
+from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.runtime import Runtime
+from stylecap.tensorfile import load_tensors, save_tensors
 from stylecap.weights import find_weights
 
 _FORMAT = 1
@@ -270,14 +268,11 @@ class Captioner:
             "record": self.record,
         }
         tensors = {
-            f"{index}/{name}": weight.detach().cpu().half().contiguous()
+            f"{index}/{name}": weight.half()
             for index, decoder in enumerate(self.decoders)
             for name, weight in decoder.named_parameters()
         }
-        try:
-            save_file(tensors, path, {"stylecap": json.dumps(header)})
-        except (OSError, SafetensorError) as error:
-            raise OutputError(f"{path}: cannot be written: {error}") from error
+        save_tensors(path, header, tensors)
 
 
 def load_captioner(
@@ -302,14 +297,7 @@ def load_captioner(
             raise InputError(f"{path}: there is no such captioner")
     else:
         path = find_weights(f"captioner-{name}", weights)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("stylecap", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a captioner: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != _FORMAT or "view" not in header:
-        raise InputError(f"{path}: expected a captioner of format {_FORMAT}, this is another file")
+    header, tensors = load_tensors(path, "captioner", _FORMAT, ("view", "decoders"))
     try:
         decoders = []
         for index, shape in enumerate(header["decoders"]):

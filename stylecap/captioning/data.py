@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -24,6 +23,7 @@ from stylecap.backbone import Backbone
 from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.vocabulary import words_of
 from stylecap.errors import InputError, OutputError
+from stylecap.files import write_atomically
 from stylecap.images import load_picture, resize_picture, split_alpha, to_image
 from stylecap.progress import OnProgress, Progress, ShouldStop
 
@@ -406,7 +406,8 @@ class FeatureCache:
             def save() -> None:
                 if array is not None and done > start:  # others may be reading what is whole
                     array.flush()
-                    _write_note(note_path, {"done": done, "pictures": len(paths), "key": key})
+                    note = {"done": done, "pictures": len(paths), "key": key}
+                    write_atomically(note_path, json.dumps(note, indent=1).encode())
 
             def load(path: Path) -> Tensor:
                 return see(load_picture(path), view)
@@ -466,9 +467,3 @@ def _rows_done(note_path: Path, array_path: Path, rows: int) -> int:
     except (OSError, ValueError, TypeError, LookupError):
         return 0
     return done if 0 <= done <= rows else 0
-
-
-def _write_note(path: Path, note: dict[str, Any]) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(note, indent=1), encoding="utf-8")
-    os.replace(partial, path)

@@ -31,7 +31,7 @@ from stylecap.captioning.metrics import CiderD, Words
 from stylecap.captioning.model import CaptionDecoder
 from stylecap.captioning.options import CaptionOptions, TrainOptions
 from stylecap.captioning.train import Corpus, Trained, train
-from stylecap.errors import InputError, OptionError, OutputError
+from stylecap.errors import InputError, OptionError
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.record import current_versions
 from stylecap.runtime import Runtime
@@ -155,7 +155,7 @@ def train_captioner(
     )
     if _rank() == 0:
         choose_search(captioner, chosen.features, chosen.captions, references, on_progress)
-        save_whole(captioner, folder / CAPTIONER)
+        captioner.save(folder / CAPTIONER)
         if not draw_curves(trained.history, folder / CURVES) and on_progress is not None:
             message = f"{CURVES} needs matplotlib; pip install 'stylecap[train]' draws it"
             on_progress(Progress(1, 1, 0.0, "curves", message=message))
@@ -349,21 +349,6 @@ def _made_of(
         record=record,
         runtime=first.runtime,
     )
-
-
-def save_whole(captioner: Captioner, path: Path) -> None:
-    """Save so that the file is there whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    partial = path.with_name(path.name + ".part")
-    captioner.save(partial)
-    try:
-        partial.chmod(0o644)  # safetensors lets only its owner read it
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _record(

@@ -9,11 +9,10 @@ that a run that was killed and goes on from its checkpoint ends as one that was 
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -39,7 +36,9 @@ from stylecap.captioning.vocabulary import (
     mirrored_words,
 )
 from stylecap.errors import InputError, OutputError
+from stylecap.files import write_atomically
 from stylecap.progress import OnProgress, Progress, ShouldStop
+from stylecap.tensorfile import load_tensors, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"
@@ -79,7 +78,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Scores:
-    """A validation: one row of the log."""
+    """A validation: one row of the log; ``loss`` is the mean reward in the phase of rewards."""
 
     phase: str
     epoch: int
@@ -282,7 +281,9 @@ class _Training:
                 self.at.seconds = time.monotonic() - began
                 if on_progress is not None and self.rank == 0:
                     stage = f"{phase}, epoch {self.at.epoch + 1} of {self._epochs(phase)}"
-                    shown = loss / max(count, 1)
+                    shown: float | None = loss / max(count, 1)
+                    if phase == "reward":
+                        stage, shown = f"{stage}, CIDEr-D of drawn captions {shown:.3f}", None
                     on_progress(Progress(self.at.step, steps, self.at.seconds, stage, shown))
                 if self.at.step % self.options.save_every == 0:
                     self._save()
@@ -502,23 +503,12 @@ class _Training:
             "pictures": len(self.training.features),
             "position": asdict(self.at),
         }
-        path = self.folder / CHECKPOINT
-        partial = path.with_suffix(".part")
-        try:
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                partial,
-                {"stylecap": json.dumps(header)},
-            )
-            os.replace(partial, path)
-            partial = (self.folder / LOG).with_suffix(".part")
-            with open(partial, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, [f.name for f in fields(Scores)])
-                writer.writeheader()
-                writer.writerows(self.at.history)
-            os.replace(partial, self.folder / LOG)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot write the checkpoint: {error}") from error
+        save_tensors(self.folder / CHECKPOINT, header, tensors)
+        log = io.StringIO(newline="")
+        writer = csv.DictWriter(log, [f.name for f in fields(Scores)])
+        writer.writeheader()
+        writer.writerows(self.at.history)
+        write_atomically(self.folder / LOG, log.getvalue().encode())
 
     def _groups(self) -> dict[str, dict[str, Tensor]]:
         groups = {"weights": self._weights(), "averaged": self.averaged, "best": self.best}
@@ -570,22 +560,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         InputError: the file is not a checkpoint of this program and version.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("stylecap", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read as a training checkpoint: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise InputError(
-            f"{path}: expected a training checkpoint of format {_FORMAT}; start in another folder"
-        )
-    return header, tensors
+    return load_tensors(path, "training checkpoint", _FORMAT, ("position", "options"))
 
 
 def _seed(*numbers: int) -> int:
     """One 63-bit seed from several numbers, the same on every machine."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-Describe = Callable[[np.ndarray], list[list[str]]]

@@ -150,7 +150,6 @@ def _join(arguments: argparse.Namespace) -> int:
         average_captioners,
         choose_search,
         join_captioners,
-        save_whole,
         see_split,
     )
     from stylecap.runtime import Runtime
@@ -183,7 +182,7 @@ def _join(arguments: argparse.Namespace) -> int:
             references = [each.captions for each in seen.pictures]
             features, captions = halves(seen.features)[0], halves(references)[0]
             choose_search(captioner, features, captions, references, display)
-    save_whole(captioner, arguments.output)
+    captioner.save(arguments.output)
     if not arguments.quiet:
         _report(captioner, arguments.output)
     return 0

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylecap.errors import InputError, LimitError, StylecapError
+from stylecap.files import write_atomically
 from stylecap.images import fit_long_side, load_picture, resize_picture, save_picture, split_alpha
 from stylecap.progress import Progress
 from stylecap.server.faults import log, note, public_words
@@ -264,9 +265,7 @@ def _shown(folder: Path, number: int, result: Any) -> Painted:
 
 
 def _write(folder: Path, batch: Batch) -> None:
-    temporary = folder / ".batch.json"
-    temporary.write_text(json.dumps(asdict(batch)), encoding="utf-8")
-    os.replace(temporary, folder / "batch.json")
+    write_atomically(folder / "batch.json", json.dumps(asdict(batch)).encode())
 
 
 def _read(folder: Path) -> Batch | None:

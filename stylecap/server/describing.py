@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from PIL import Image
 
 from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import StylecapError
+from stylecap.files import write_atomically
 from stylecap.images import fit_long_side, resize_picture, split_alpha
 from stylecap.server.faults import public_words
 from stylecap.server.painting import open_picture
@@ -114,14 +115,13 @@ def describe_file(path: Path, site: Site, options: CaptionOptions) -> Row:
 
 def write_table(rows: Sequence[Row], path: Path) -> Path:
     """Write rows as CSV, atomically; cells that a spreadsheet would run as formulas are quoted."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8-sig", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("picture", "caption", "probability", "problem"))
-        for row in rows:
-            prob = "" if row.prob is None else f"{row.prob:.3g}"
-            writer.writerow((_inert(row.name), row.caption, prob, _inert(row.problem)))
-    os.replace(temporary, path)
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(("picture", "caption", "probability", "problem"))
+    for row in rows:
+        prob = "" if row.prob is None else f"{row.prob:.3g}"
+        writer.writerow((_inert(row.name), row.caption, prob, _inert(row.problem)))
+    write_atomically(path, stream.getvalue().encode("utf-8-sig", "backslashreplace"))
     return path
 
 

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stylecap.errors import InputError
+from stylecap.files import write_atomically
 
 _ITEM = re.compile(r"[0-9]{13}-[0-9a-f]{12}")
 _OWNER = re.compile(r"[0-9a-f]{32}")
@@ -83,9 +84,7 @@ class History:
     def add(self, folder: Path, title: str, record: str, files: dict[str, str]) -> Item:
         """Finish an item whose files are in its folder."""
         item = Item(folder.name, title, time.time(), record, files)
-        temporary = folder / ".item.json"
-        temporary.write_text(json.dumps(asdict(item)), encoding="utf-8")
-        os.replace(temporary, folder / "item.json")
+        write_atomically(folder / "item.json", json.dumps(asdict(item)).encode())
         for old in self.items(folder.parent.name)[MAX_ITEMS:]:
             shutil.rmtree(folder.parent / old.name, ignore_errors=True)
         return item

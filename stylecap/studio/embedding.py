@@ -6,7 +6,6 @@ reads convolutional features, mean and maximum over positions, instead of a clas
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,16 +14,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from stylecap.backbone import Backbone
 from stylecap.captioning.data import View, grid_features, see
 from stylecap.captioning.vocabulary import PAD, UNK, Vocabulary, words_of
-from stylecap.errors import InputError, OptionError, OutputError, WeightsError
+from stylecap.errors import OptionError, WeightsError
 from stylecap.options import option, validate
+from stylecap.tensorfile import load_tensors, save_tensors
 from stylecap.weights import find_weights
 
 #: How the shipped embedding sees pictures: what, how, and which textures are there.
@@ -232,14 +230,8 @@ class WordSearch:
             "words": self.vocabulary.words,
             "record": self.record,
         }
-        tensors = {
-            name: value.detach().cpu().half().contiguous()
-            for name, value in self.model.state_dict().items()
-        }
-        try:
-            save_file(tensors, path, {"stylecap": json.dumps(header)})
-        except (OSError, SafetensorError) as error:
-            raise OutputError(f"{path}: cannot be written: {error}") from error
+        tensors = {name: value.half() for name, value in self.model.state_dict().items()}
+        save_tensors(path, header, tensors)
 
 
 def load_word_search(name: str | Path = WEIGHTS) -> WordSearch:
@@ -252,17 +244,10 @@ def load_word_search(name: str | Path = WEIGHTS) -> WordSearch:
         InputError: the path is not an embedding of this program and version.
     """
     path = Path(name) if str(name).endswith(".safetensors") else find_weights(str(name))
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("stylecap", "null"))
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a search: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != _FORMAT or "shape" not in header:
-        raise InputError(f"{path}: expected a search of format {_FORMAT}, this is another file")
+    header, tensors = load_tensors(path, "search", _FORMAT, ("view", "shape"))
     try:
         model = JointEmbedding(EmbeddingShape(**header["shape"]))
-        model.load_state_dict(tensors)
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         view = header["view"]
         return WordSearch(
             model,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from stylecap.backbone import Backbone
 from stylecap.captioning.data import grid_features, see
 from stylecap.errors import InputError, OptionError, OutputError, StylecapError
+from stylecap.files import write_atomically
 from stylecap.images import load_picture
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.studio.embedding import SEARCH_VIEW, WordSearch, summary
@@ -297,11 +297,8 @@ class PictureIndex:
                     note = json.loads((file.metadata() or {})["stylecap"])
                     if note["format"] != _FORMAT or key not in (None, note["key"]):
                         continue
-                    vectors = {
-                        space: file.get_tensor(space)
-                        for space in file.keys()  # noqa: SIM118
-                        if space in SPACES
-                    }
+                    there = set(file.keys())
+                    vectors = {space: file.get_tensor(space) for space in SPACES if space in there}
                     parts.append(_Part(path, note["names"], note["stamps"], note["gone"], vectors))
             except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
                 raise InputError(
@@ -326,15 +323,8 @@ class PictureIndex:
             self.folder.mkdir(parents=True, exist_ok=True)
             taken = [int(path.stem) for path in self.folder.glob("*.safetensors")]
             path = self.folder / f"{max(taken, default=0) + 1:08}.safetensors"
-            partial = self.folder / f".{secrets.token_hex(8)}.part"
-            try:
-                save_file(tensors, partial, {"stylecap": json.dumps(note)})
-                with partial.open("rb") as stream:
-                    os.fsync(stream.fileno())
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-        except (OSError, SafetensorError, ValueError) as error:
+            write_atomically(path, save(tensors, {"stylecap": json.dumps(note)}))
+        except (OSError, ValueError) as error:
             raise OutputError(f"{self.folder}: cannot write the index: {error}") from error
         return path
 

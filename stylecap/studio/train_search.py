@@ -135,7 +135,7 @@ def train_search(
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * _schedule(step, steps)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
             optimizer.step()
             step += 1

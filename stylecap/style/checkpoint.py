@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from stylecap import __version__
 from stylecap.backbone import Backbone
-from stylecap.errors import RecordError, StylecapError
-from stylecap.images import write_atomically
+from stylecap.errors import InputError, RecordError, StylecapError
 from stylecap.runtime import Runtime
 from stylecap.style.cache import image_sha256
 from stylecap.style.options import StyleOptions
+from stylecap.tensorfile import load_tensors, save_tensors
 
 _FORMAT = 1
-_KEY = "stylecap-checkpoint"
 _OPTIMIZER = "optimizer/"
 
 
@@ -85,8 +82,7 @@ class Checkpoint:
             "best": torch.tensor(self.best, dtype=torch.float64),  # infinity is not JSON
             **{_OPTIMIZER + name: value for name, value in self.optimizer.items()},
         }
-        stored = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        write_atomically(path, save(stored, {_KEY: json.dumps(header)}))
+        save_tensors(path, header, tensors)
 
 
 #: Called after every step with a function that gives the checkpoint. Call that before the next
@@ -101,12 +97,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         RecordError: it is missing, damaged, or of another kind or format.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "null"))
-            # Cloned, since torch's own memory is aligned, which decides how sums are rounded.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        if not isinstance(header, dict) or header.pop("format", None) != _FORMAT:
-            raise RecordError(f"{path}: expected a checkpoint of format {_FORMAT}; start anew")
+        header, stored = load_tensors(path, "checkpoint", _FORMAT, ("identity", "scale"))
+        del header["format"]
+        # Cloned, since torch's own memory is aligned, which decides how sums are rounded.
+        tensors = {name: tensor.clone() for name, tensor in stored.items()}
         return Checkpoint(
             runtime=Runtime(**header.pop("runtime")),
             messages=tuple(header.pop("messages")),
@@ -116,9 +110,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             optimizer={name.removeprefix(_OPTIMIZER): value for name, value in tensors.items()},
             **header,
         )
-    except RecordError:
-        raise
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, StylecapError) as error:
+    except InputError as error:
+        raise RecordError(f"{error}; start anew") from error
+    except (ValueError, KeyError, TypeError, StylecapError) as error:
         raise RecordError(
             f"{path}: cannot be read as a checkpoint ({error}); start anew"
         ) from error

@@ -1,0 +1,44 @@
+"""Write files that are there whole or not at all, and speak of files in one line."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from stylecap.errors import OutputError
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write beside the target, flush to the disk, rename; a failure leaves nothing behind.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is unchanged.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".stylecap-{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            with open(temporary, "xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{named(path)}: cannot be written ({reason_of(error)}); "
+            "check the folder and the space on the disk"
+        ) from error
+
+
+def named(path: str | Path) -> str:
+    """A path for a one-line message: control characters and stray bytes are escaped."""
+    return "".join(part if part.isprintable() else repr(part)[1:-1] for part in str(path))
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line without the error's number."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

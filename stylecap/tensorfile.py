@@ -1,0 +1,67 @@
+"""Tensors with a JSON header in one safetensors file: captioners, searches, checkpoints.
+
+No code in such a file is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylecap.errors import InputError
+from stylecap.files import named, reason_of, write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_KEY = "stylecap"
+
+
+def save_tensors(
+    path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write a header, which names its ``format``, and tensors; the file appears whole or not.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is unchanged.
+    """
+    from safetensors.torch import save
+
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(stored, {_KEY: json.dumps(header)}))
+
+
+def load_tensors(
+    path: str | Path, what: str, version: int, needs: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `save_tensors` wrote.
+
+    Args:
+        path: of the file.
+        what: it should be, for the message.
+        version: the ``format`` that its header should name.
+        needs: entries that the header of such a file has.
+    Returns:
+        Header and tensors.
+    Raises:
+        InputError: it is missing, damaged, or another kind of file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(
+            f"{named(path)}: cannot be read as a {what}: {reason_of(error)}"
+        ) from error
+    known = isinstance(header, dict) and header.get("format") == version
+    if not known or any(name not in header for name in needs):
+        raise InputError(
+            f"{named(path)}: expected a {what} of format {version}, this is another file"
+        )
+    return header, tensors
