@@ -11,15 +11,16 @@ from stylecap.errors import DeviceError, InputError, OptionError
 from stylecap.progress import Progress
 from stylecap.runtime import Runtime
 from stylecap.style import transfer
+from stylecap.style.memory import check_memory, estimate_bytes
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
 from stylecap.style.options import StyleOptions
-from stylecap.style.transfer import check_memory, estimate_bytes, scale_sizes, transfer_style
+from stylecap.style.transfer import scale_sizes, transfer_style
 
 from .small import photo, small_backbone
 
 
 def options(**changes: object) -> StyleOptions:
-    return StyleOptions(**{"backbone": "alexnet", "steps": 12, "scales": 1, **changes})  # type: ignore[arg-type]
+    return StyleOptions(**{"backbone": "alexnet", "steps": 12, "scales": 1, **changes})
 
 
 def quadratic(seed: int, dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:

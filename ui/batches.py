@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -58,13 +59,14 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
         try:
             owner = page.owner(request)
             paths = [site.given(owner, path) for path in [*(files or ()), *(folder or ())]]
-            manners = [*map(str, styles or ()), *(site.given(owner, path) for path in own or ())]
+            manners: list[str | Path] = [*map(str, styles or ())]
+            manners += [site.given(owner, path) for path in own or ()]
             for key, given in (("need.photos", paths), ("need.style", manners)):
                 if not given:
                     text = f'<p class="sc-alert" role="alert">{escape(words(key))}</p>'
                     return [text, gr.skip(), gr.skip()]
             _, options, _ = settings.read(owner, values)
-            site.batches.start(owner, paths, manners, options)  # type: ignore[arg-type]
+            site.batches.start(owner, paths, manners, options)
             return ["", *look(request)]
         except Exception as error:
             return [page.alert(error), gr.skip(), gr.skip()]

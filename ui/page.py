@@ -23,7 +23,8 @@ from .caption import caption_tab
 from .context import Context
 from .explore import explore_tab
 from .history import history_tab
-from .painting import regions_tab, style_tab
+from .painting import style_tab
+from .regions import regions_tab
 from .words import LANGUAGES, Words
 
 _FOLDER = Path(__file__).parent

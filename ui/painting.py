@@ -1,4 +1,4 @@
-"""The tabs Style and Regions: what is asked for, how it goes on, what came of it."""
+"""The tab Style, and what tabs that paint share: what is asked for, how it goes on, what came."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from stylecap.server.painting import (
     PaintRequest,
     Restored,
     check_request,
-    keep_seen,
     paint,
-    read_mask,
     record_of,
     restore,
 )
@@ -37,7 +35,6 @@ from .inputs import picture
 _SIMPLE = ("strength", "color", "size", "seed")
 _SERVERS = ("device", "precision")  # what is best on this machine is not the visitor's to choose
 _FIRST_STYLE = "night-swirls"
-_KEEP, _OWN = "keep", "own"
 
 
 class Settings:
@@ -121,7 +118,7 @@ class Settings:
         files = [site.given(owner, path) for path in more_files or ()]
         options = self.controls.read(chosen)
         begin = site.given(owner, start) if options.init == "image" else None
-        return [*names, *(path for path in files if path)], options, begin
+        return [*names, *files], options, begin
 
     def show(self, found: Restored, more: Sequence[str | Path]) -> list[Any]:
         """Values for `inputs` that say restored settings."""
@@ -306,7 +303,7 @@ def style_tab(page: Context) -> StyleTab:
             more, options, begin = settings.read(owner, values)
             content = site.given(owner, photo)
             first = _as_style(page, owner, style)
-            asked = PaintRequest(content, (first, *more), options, begin)  # type: ignore[arg-type]
+            asked = PaintRequest(content, (first, *more), options, begin)
             async for update in result.run(request, asked):
                 yield update
         except Exception as error:
@@ -348,94 +345,6 @@ def style_tab(page: Context) -> StyleTab:
     return tab
 
 
-def regions_tab(page: Context) -> None:
-    """Build the tab Regions."""
-    words, site = page.words, page.site
-    own = (words("regions.own"), _OWN)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=6, min_width=320):
-            photo = picture(words("photo"), height=150, elem_id="regions-photo")
-            canvas = pieces.panel(mask_canvas(words, None), elem_id="mask")
-            drawn = gr.Textbox(visible="hidden", elem_id="drawn", label="mask")
-            with gr.Row(elem_classes="sc-pair"):
-                with gr.Column(min_width=140):
-                    inside, inside_own = _choice(
-                        page, "regions.inside", [*page.style_names(), own], "stained-glass"
-                    )
-                with gr.Column(min_width=140):
-                    keep = (words("regions.keep"), _KEEP)
-                    outside, outside_own = _choice(
-                        page, "regions.outside", [keep, *page.style_names(), own], _KEEP
-                    )
-            settings = Settings(page)
-        with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
-            go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint-regions")
-            result = Result(page)
-
-    async def show_photo(request: gr.Request, path: str | None) -> str:
-        try:
-            owner = page.owner(request)
-            given = site.given(owner, path)
-            if given is None:
-                return mask_canvas(words, None)
-            name = await page.quickly(request, lambda: keep_seen(site, owner, given))
-            return mask_canvas(words, page.link(name, "seen.webp"))
-        except Exception as error:
-            return page.alert(error)
-
-    async def start(
-        request: gr.Request,
-        photo: str | None,
-        drawn: str,
-        inside: str,
-        inside_own: str | None,
-        outside: str,
-        outside_own: str | None,
-        *values: Any,
-    ) -> AsyncIterator[list[Any]]:
-        try:
-            needed = {
-                "need.photo": photo,
-                "need.mask": drawn,
-                "need.style": (inside != _OWN or inside_own) and (outside != _OWN or outside_own),
-            }
-            for key, given in needed.items():
-                if not given:
-                    yield result.complaint(key)
-                    return
-            owner = page.owner(request)
-            _, options, begin = settings.read(owner, values)
-            styles = [site.given(owner, inside_own) if inside == _OWN else inside]
-            if outside != _KEEP:
-                styles.append(site.given(owner, outside_own) if outside == _OWN else outside)
-            asked = PaintRequest(
-                site.given(owner, photo),  # type: ignore[arg-type]
-                tuple(styles),  # type: ignore[arg-type]
-                options,
-                begin,
-                mask=read_mask(drawn),
-                keep_outside=outside == _KEEP,
-            )
-            async for update in result.run(request, asked):
-                yield update
-        except Exception as error:
-            yield result.failure(error)
-
-    photo.change(show_photo, photo, canvas, show_progress="hidden", api_visibility="private")
-    go.click(
-        start,
-        [photo, drawn, inside, inside_own, outside, outside_own, *settings.inputs],
-        result.outputs(go),
-        # The browser puts what was painted in the place of the second input.
-        js="(...inputs) => { inputs[1] = window.stylecap.mask(); return inputs; }",
-        show_progress="hidden",
-        concurrency_limit=None,
-        api_visibility="private",
-        api_name="paint_regions",
-    )
-    listen_for_stop(page, result.stop)
-
-
 def listen_for_stop(page: Context, stop: gr.Button) -> None:
     """Let a button stop the tab's jobs."""
 
@@ -446,47 +355,10 @@ def listen_for_stop(page: Context, stop: gr.Button) -> None:
     stop.click(end, None, stop, queue=False, api_visibility="private", api_name="stop")
 
 
-def mask_canvas(words: Any, address: str | None) -> str:
-    """Where a mask is painted over a photo; ``page.js`` brings it to life."""
-    if address is None:
-        return pieces.hint(words("regions.hint"))
-    tools = "".join(
-        f'<button type="button" class="sc-small" data-mask="{action}">'
-        f"{escape(words(f'mask.{action}'))}</button>"
-        for action in ("undo", "clear", "invert")
-    )
-    return (
-        f"{pieces.hint(words('regions.hint'))}"
-        f'<div class="sc-mask" data-photo="{escape(address)}">'
-        f'<canvas tabindex="0" role="img" aria-label="{escape(words("mask.canvas"))}"></canvas>'
-        f"<label>{escape(words('mask.brush'))}"
-        '<input type="range" min="2" max="30" value="10" data-mask="brush"></label>'
-        f"<div>{tools}</div></div>"
-    )
-
-
-def _choice(
-    page: Context, key: str, choices: Sequence[tuple[str, str]], value: str
-) -> tuple[gr.Dropdown, gr.Image]:
-    """One of the built-in styles or a picture of the visitor's."""
-    chosen = gr.Dropdown(list(choices), value=value, label=page.words(key), filterable=False)
-    own = picture(page.words(f"{key}.own"), visible=False, height=150)
-    chosen.change(
-        lambda name: gr.update(visible=name == _OWN),
-        chosen,
-        own,
-        queue=False,
-        api_visibility="private",
-    )
-    return chosen, own
-
-
 def _as_style(page: Context, owner: str, path: str) -> str | Path:
     """What a picture in a style's place stands for: a built-in style, or itself."""
     given = page.site.given(owner, path)
-    if given is not None and given.parent == page.site.history.shared:
-        return given.stem
-    return given  # type: ignore[return-value]
+    return given.stem if given.parent == page.site.history.shared else given
 
 
 def _tiles(page: Context, chosen: str | None) -> str:

@@ -13,8 +13,9 @@ from stylecap.batch.jobs import Job
 from stylecap.errors import StylecapError
 from stylecap.images import fit_long_side
 from stylecap.runtime import Runtime
+from stylecap.style.memory import estimate_bytes
 from stylecap.style.options import StyleOptions
-from stylecap.style.transfer import estimate_bytes, scale_sizes
+from stylecap.style.transfer import scale_sizes
 
 _STEPS = 4  # measured, after one that warms up
 

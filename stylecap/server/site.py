@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from stylecap.errors import InputError, WeightsError
 from stylecap.server import faults
@@ -116,6 +116,12 @@ class Site:
         with self._lock:
             sent = owner in self._uploads.get(real, ())
         return (sent and os.path.isfile(real)) or self.history.may_read(owner, Path(path))
+
+    @overload
+    def given(self, owner: str, path: str) -> Path: ...
+
+    @overload
+    def given(self, owner: str, path: str | None) -> Path | None: ...
 
     def given(self, owner: str, path: str | None) -> Path | None:
         """A file that came with a request, if it is the visitor's to use.

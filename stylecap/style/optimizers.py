@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+HISTORY = 20  # pairs of L-BFGS: more were no better, and each costs two images
+
 
 class Optimizer(Protocol):
     """Gets a point and its gradient, gives the next point."""
@@ -38,7 +40,7 @@ class LBFGS:
     remembered, which keeps the inverse Hessian positive definite.
     """
 
-    def __init__(self, history: int = 20, first_step: float = 0.01) -> None:
+    def __init__(self, history: int = HISTORY, first_step: float = 0.01) -> None:
         """Start without curvature.
 
         Args:

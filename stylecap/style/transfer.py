@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stylecap.backbone import Backbone, architecture, check_layers, smallest_side
+from stylecap.backbone import Backbone, check_layers, smallest_side
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError
 from stylecap.images import fit_long_side, resize_image
 from stylecap.progress import OnProgress, Progress, ShouldStop
@@ -32,11 +32,11 @@ from stylecap.style.control import (
     match_color,
     match_luminance,
 )
+from stylecap.style.memory import check_memory
 from stylecap.style.objective import Losses, Objective, StyleTarget, style_grams
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
 from stylecap.style.options import StyleOptions
 
-_HISTORY = 20  # L-BFGS pairs: more were no better, and each costs two images
 _SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
 _DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
 _FINE_SHARE = 0.8  # strength at which scales are mixed
@@ -197,46 +197,6 @@ def scale_sizes(size: tuple[int, int], options: StyleOptions) -> list[tuple[int,
     return sizes[-options.steps :]
 
 
-def estimate_bytes(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> int:
-    """Memory that the finest scale takes on the device, besides the network itself.
-
-    Kept for the gradient: each convolution's and pooling's output, in the network's precision,
-    and the content layers' difference in float32. Then the gradients on their way, float32
-    copies of one style layer at a time, and the optimiser's images.
-    """
-    width = 2 if runtime.precision == "bfloat16" else 4
-    wanted = {*options.resolved_content_layers, *options.resolved_style_layers}
-    order = [layer.name for layer in architecture(options.backbone)]
-    deepest = max(order.index(layer) for layer in wanted)
-    kept = peak = 0
-    height, across = size
-    for layer in architecture(options.backbone)[: deepest + 1]:
-        height, across = layer.output_size(height), layer.output_size(across)
-        values = layer.channels * height * across
-        kept += values * width if layer.kind != "relu" else 0
-        kept += values * 4 if layer.name in options.resolved_content_layers else 0
-        peak = max(peak, values * (3 * width + (8 if layer.name in wanted else 0)))
-    images = 2 * _HISTORY + 12 if options.optimizer == "lbfgs" else 10
-    return kept + peak + images * 3 * size[0] * size[1] * 4
-
-
-def check_memory(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> None:
-    """Refuse what cannot fit, before any work.
-
-    Raises:
-        DeviceError: with the long side, in pixels, that would fit.
-    """
-    free = runtime.free_bytes()
-    needed = estimate_bytes(size, options, runtime)
-    if free is None or needed <= 0.9 * free:
-        return
-    fits = int(max(size) * math.sqrt(0.85 * free / needed))
-    raise DeviceError(
-        f"size: {size[1]}x{size[0]} needs about {needed / 1e9:.1f} GB on {runtime.device}, where "
-        f"{free / 1e9:.1f} GB are free; --size {fits} would fit"
-    )
-
-
 @dataclass(slots=True)
 class _Descent:
     """The optimisation of one scale between two steps."""
@@ -329,9 +289,7 @@ class _Run:
         """A scale at its start, or where the checkpoint left it."""
         device = self._runtime.torch_device
         optimizer: Optimizer = (
-            LBFGS(_HISTORY)
-            if self._options.optimizer == "lbfgs"
-            else Adam(self._options.learning_rate)
+            LBFGS() if self._options.optimizer == "lbfgs" else Adam(self._options.learning_rate)
         )
         before, self._resume = self._resume, None
         if before is None:
