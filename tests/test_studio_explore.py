@@ -11,6 +11,7 @@ from PIL import Image
 
 from stylecap.backbone import Backbone, architecture, smallest_side
 from stylecap.cli.main import main
+from stylecap.cli.terminal import Interruption
 from stylecap.errors import InputError, OptionError
 from stylecap.images import save_picture, to_picture
 from stylecap.runtime import Runtime
@@ -194,6 +195,15 @@ def test_the_command(
     assert main([*argv, *network, "--json", "--quiet"]) == 0
     (patch,) = json.loads(capsys.readouterr().out)["patches"]
     assert patch["path"] == str(Path("folder/a.png")) and patch["activation"] > 0
+    monkeypatch.setattr(Interruption, "__enter__", _pressed)
+    monkeypatch.setattr(Interruption, "__call__", lambda self: False)
+    assert main([*argv, *network, "--quiet"]) == 130
+    assert Path("p.png").is_file()
+
+
+def _pressed(interruption: Interruption) -> Interruption:
+    interruption.requested = True
+    return interruption
 
 
 @pytest.mark.parametrize(

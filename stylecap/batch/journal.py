@@ -48,7 +48,7 @@ class Row:
         output: name of the result, which identifies the job.
         state: see the module.
         asked: `asked_of` the job.
-        inputs: `stylecap.batch.inputs.Input` objects as plain values.
+        inputs: role, path, size, times and sha256 of each, as they were when it was painted.
         picture_sha256: of the result's file.
         ending: seconds, steps, losses, captions, or ``error``.
     """

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stylecap.backbone import Backbone
 
 _SIZE_PX = 384
+_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run the command; 130 if it was interrupted, with what was found so far drawn."""
     _check(arguments)
     from stylecap.backbone import check_layers, load_backbone
     from stylecap.images import check_writable, save_picture
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         say_json({"output": str(output), "layer": arguments.layer, **numbers})
     elif not arguments.quiet:
         say(one_line(f"{output}: {picture.width}x{picture.height}, {_summary(numbers)}"))
-    return 0
+    return _INTERRUPTED if numbers.get("stopped") else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -135,7 +136,10 @@ def _patches(
     from stylecap.studio.explore import exciting_patches, patch_sheet
 
     paths = list_pictures([arguments.folder])
-    with Display(quiet=arguments.quiet) as display, Interruption(display) as interruption:
+    with (
+        Display(quiet=arguments.quiet) as display,
+        Interruption(display, "what was found so far is drawn") as interruption,
+    ):
         patches = exciting_patches(
             backbone,
             paths,
@@ -156,7 +160,12 @@ def _patches(
         {"path": str(each.path), "activation": each.activation, "box": list(each.box)}
         for each in patches
     ]
-    return patch_sheet(patches, title), {"channel": arguments.channel, "patches": numbers}
+    found = {
+        "channel": arguments.channel,
+        "patches": numbers,
+        "stopped": interruption.requested,
+    }
+    return patch_sheet(patches, title), found
 
 
 def _count(arguments: argparse.Namespace, usual: int) -> int:

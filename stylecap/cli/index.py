@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         if words is None:
             display.tell("no weights for a search by words are here; pictures and styles only")
         embedder = PictureEmbedder(load_backbone("vgg16"), words)
-        with Interruption(display) as interruption:
+        with Interruption(display, "the index so far is kept") as interruption:
             done = index.update(paths, embedder, on_progress=display, should_stop=interruption)
         for path, reason in done.failed[:10]:
             display.tell(f"left out {path}: {reason}")

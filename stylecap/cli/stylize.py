@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
             display.tell(message)
         if arguments.fine_style is not None:
             job.styles = [_mixed(arguments, job, display)]
-        with Interruption(display) as interruption:
+        with Interruption(display, "the picture so far is kept") as interruption:
             result = api.stylize(
                 job.content,
                 job.styles if len(job.styles) > 1 else job.styles[0],

@@ -163,7 +163,7 @@ class Interruption:
         requested: whether Ctrl-C was pressed.
     """
 
-    def __init__(self, display: Display, keeps: str = "the picture so far is kept") -> None:
+    def __init__(self, display: Display, keeps: str) -> None:
         self.requested = False
         self._display = display
         self._keeps = keeps

@@ -58,7 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     from stylecap.studio.train_search import train_search
 
     read = read_captions(arguments.data, arguments.pictures)
-    with Display(quiet=arguments.quiet) as display, Interruption(display) as stop:
+    with (
+        Display(quiet=arguments.quiet) as display,
+        Interruption(display, "features and the best epoch so far are kept") as stop,
+    ):
         sets = [
             _pairs(
                 [each for each in read if each.split == split],
