@@ -42,7 +42,7 @@ def painted(
     words = [content.stem, *styles, *(f"{k}={v}" for k, v in changes.items())]
     path = KEPT / ("-".join([*words, "mask"] if mask else words) + ".png")
     if not path.exists():
-        options = stylecap.StyleOptions(**{**SMALLER, **changes})  # type: ignore[arg-type]
+        options = stylecap.StyleOptions(**{**SMALLER, **changes})
         result = stylecap.stylize(content, list(styles), options, backbone=backbone(), mask=mask)
         result.save(path)
         print(f"{path.name}: {result.steps} steps in {result.seconds:.0f} s", flush=True)
@@ -128,7 +128,7 @@ def scale() -> Image.Image:
     ]
     fine, coarse = "crosshatch", "night-swirls"
     path = KEPT / f"{fine}+{coarse}.png"
-    options = stylecap.StyleOptions(**SMALLER)  # type: ignore[arg-type]
+    options = stylecap.StyleOptions(**SMALLER)
     if not path.exists():
         mixed = stylecap.mix_styles(fine, coarse, options, backbone=backbone())
         save_picture(to_picture(mixed), path)

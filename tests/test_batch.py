@@ -252,7 +252,7 @@ def test_a_slurm_array_is_a_shard(
 
 
 def paint(jobs: list[Job], output: Path, **given: object) -> list[JobResult]:
-    options = BatchOptions(**given)  # type: ignore[arg-type]
+    options = BatchOptions(**given)
     return list(run(jobs, output, options))
 
 
@@ -391,7 +391,7 @@ def test_a_second_run_on_the_folder_says_so_and_leaves(photos: Path, tmp_path: P
     for shard in ((1, 1), (1, 2)):
         with pytest.raises(OutputError, match=rf"process {os.getpid()} on .* share 1/1"):
             next(run(jobs, tmp_path / "out", shard=shard))
-    first.close()  # type: ignore[attr-defined]
+    first.close()
     assert len(list(run(jobs, tmp_path / "out"))) == 3
 
 
@@ -496,11 +496,11 @@ def test_styles_and_network_are_loaded_once(
 
     def load(name: str, **given: object) -> object:
         loaded.append(name)
-        return real_load(name, **given)  # type: ignore[arg-type]
+        return real_load(name, **given)
 
     def grams(*given: object) -> dict[str, torch.Tensor]:
         measured.append(1)
-        return real_grams(*given)  # type: ignore[arg-type]
+        return real_grams(*given)
 
     monkeypatch.setattr(painter, "load_backbone", load)
     monkeypatch.setattr(transfer, "style_grams", grams)

@@ -116,13 +116,17 @@ def survive(tmp_path: Path, photos: int, kills: Sequence[tuple[str, int]]) -> No
         assert np.array_equal(pixels(output / name), pixels(undisturbed / name)), name
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+#: A run that is to be killed is forked from a process that has torch, or forty would import it.
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork")
+
+
+@needs_fork
 def test_a_killed_batch_continues(tmp_path: Path) -> None:
     survive(tmp_path, 4, [("checkpoint", 3), ("picture", 1), ("named", 2)])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 def test_two_hundred_jobs_killed_twenty_times(tmp_path: Path) -> None:
     kills = [(moment, count) for count in (3, 9) for moment in MOMENTS]
     # In the second step or later of a job: after its first checkpoint.

@@ -255,8 +255,7 @@ def test_work_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr(Backbone, "features", counted)
     if how == "stopped":
-        asked = iter([False, False, True])
-        stop = lambda: next(asked)  # noqa: E731
+        stop = iter([False, False, True]).__next__
         assert cache.features(backbone, VIEW, paths, batch=1, should_stop=stop) is None
     else:
         with pytest.raises(MemoryError):

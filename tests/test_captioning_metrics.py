@@ -48,15 +48,15 @@ def test_ngrams_by_hand() -> None:
 
 
 def test_agree_with_pycocoevalcap() -> None:
-    cider = pytest.importorskip("pycocoevalcap.cider.cider", reason="a development dependency")
     from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
     captions, references = made_up()
     theirs = {i: [" ".join(words) for words in group] for i, group in enumerate(references)}
     ours = {i: [" ".join(words)] for i, words in enumerate(captions)}
     assert cider_d(captions, references) == pytest.approx(
-        cider.Cider().compute_score(theirs, ours)[1], abs=1e-6
+        Cider().compute_score(theirs, ours)[1], abs=1e-6
     )
     rouge = [rouge_l(w, r) for w, r in zip(captions, references, strict=True)]
     assert rouge == pytest.approx(Rouge().compute_score(theirs, ours)[1], abs=1e-6)

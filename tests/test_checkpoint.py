@@ -25,11 +25,11 @@ from .small import photo, small_backbone
 
 
 def options(**changes: object) -> StyleOptions:
-    return StyleOptions(**{"backbone": "alexnet", "steps": 10, "scales": 2, **changes})  # type: ignore[arg-type]
+    return StyleOptions(**{"backbone": "alexnet", "steps": 10, "scales": 2, **changes})
 
 
 def paint(chosen: StyleOptions, **given: object) -> Transfer:
-    return transfer_style(photo(130, 1), [photo(90, 2)], chosen, small_backbone(), **given)  # type: ignore[arg-type]
+    return transfer_style(photo(130, 1), [photo(90, 2)], chosen, small_backbone(), **given)
 
 
 def interrupted(chosen: StyleOptions, step: int) -> Checkpoint:
@@ -132,7 +132,7 @@ def test_grams_are_computed_once_a_style_and_size(monkeypatch: pytest.MonkeyPatc
 
     def counted(backbone: object, style: Tensor, chosen: StyleOptions) -> dict[str, Tensor]:
         made.append(tuple(style.shape))
-        return real(backbone, style, chosen)  # type: ignore[arg-type]
+        return real(backbone, style, chosen)
 
     monkeypatch.setattr(transfer, "style_grams", counted)
     cache = StyleCache()

@@ -110,7 +110,7 @@ def test_masks_come_back_from_the_colours() -> None:
     labels = quarters(40)
     mask = mask_picture(labels)
     colors = tuple((*bytes.fromhex(color[1:]),) for color in COLORS[:4])
-    regions = regions_of(to_image(mask), colors)  # type: ignore[arg-type]
+    regions = regions_of(to_image(mask), colors)
     assert torch.equal(regions[:, 0].argmax(0), labels)
     with pytest.raises(ValueError, match="at most 1"):
         mask_picture(labels, COLORS[:1])

@@ -94,7 +94,7 @@ def _named(name: str) -> Any:
         pass
 
     named = Named()
-    named.name = name  # type: ignore[attr-defined]
+    named.name = name
     return named
 
 

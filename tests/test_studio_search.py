@@ -28,7 +28,6 @@ from stylecap.studio.options import SearchTrainOptions
 from stylecap.studio.search import PictureIndex, style_moments
 from stylecap.studio.train_search import Pairs, _batches, evaluate, train_search
 
-faiss = pytest.importorskip("faiss")
 torch.set_num_threads(1)
 
 

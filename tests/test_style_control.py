@@ -123,7 +123,7 @@ def test_mask_without_a_colors_pixel_is_refused() -> None:
 
 
 def options(**changes: object) -> StyleOptions:
-    return StyleOptions(**{"backbone": "alexnet", "steps": 30, "scales": 1, **changes})  # type: ignore[arg-type]
+    return StyleOptions(**{"backbone": "alexnet", "steps": 30, "scales": 1, **changes})
 
 
 def test_kept_luminance_keeps_the_chroma_of_the_content() -> None:
