@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from stylecap.backbone import Backbone, load_backbone
-from stylecap.images import fit_long_side, load_picture, resize_picture, to_image
+from stylecap.images import load_picture, scale_picture, to_image
 from stylecap.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,8 +31,7 @@ def main() -> None:
     images = []
     for path in sorted((ROOT / "samples").glob("*.jpg")):
         picture = load_picture(path)
-        size = fit_long_side((picture.height, picture.width), 256)
-        images.append(to_image(resize_picture(picture, size)))
+        images.append(to_image(scale_picture(picture, 256)))
     print("| network | layer | greatest error / greatest feature | RMS error / RMS feature |")
     print("|---|---|---|---|")
     for name, tree in converter["checkpoints"](archive):

@@ -27,7 +27,12 @@ from torch import Tensor
 import stylecap
 from stylecap.api import stylize
 from stylecap.backbone import Backbone, load_backbone
-from stylecap.images import fit_long_side, load_picture, resize_picture, to_image, to_picture
+from stylecap.images import (
+    load_picture,
+    scale_picture,
+    to_image,
+    to_picture,
+)
 from stylecap.runtime import Runtime
 from stylecap.style.losses import content_loss, gram_matrix, style_loss
 from stylecap.weights import load_weights
@@ -107,8 +112,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     for name in ("content", "style"):
         picture = load_picture(getattr(arguments, name))
-        size = fit_long_side((picture.height, picture.width), arguments.size)
-        resize_picture(picture, size).save(folder / f"{name}.png")
+        scale_picture(picture, arguments.size).save(folder / f"{name}.png")
     content, style = (to_image(load_picture(folder / f"{n}.png")) for n in ("content", "style"))
     paths = (str(folder / "content.png"), str(folder / "style.png"))
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, ")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import stylecap
-from stylecap.images import fit_long_side, load_picture, resize_picture, to_image
+from stylecap.images import load_picture, scale_picture, to_image
 from stylecap.style import objective
 from stylecap.style.losses import gram_matrix
 
@@ -38,9 +38,8 @@ def main() -> None:
     options = stylecap.StyleOptions(size=arguments.size, objective="gatys")
     backbone = stylecap.load_backbone()
     content, style = (
-        to_image(resize_picture(picture, fit_long_side((picture.height, picture.width), size)))
-        for size in [arguments.size]
-        for picture in map(load_picture, (arguments.content, arguments.style))
+        to_image(scale_picture(load_picture(path), arguments.size))
+        for path in (arguments.content, arguments.style)
     )
     target = objective.StyleTarget(objective.style_grams(backbone, style, options))
     evaluate = objective.Objective(backbone, content, [target], options)

@@ -20,12 +20,11 @@ from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError, StylecapError
 from stylecap.images import (
-    fit_long_side,
     join_alpha,
     load_picture,
     resize_image,
-    resize_picture,
     save_picture,
+    scale_picture,
     split_alpha,
     to_image,
     to_picture,
@@ -152,8 +151,8 @@ def stylize(
     styles = _listed(style)
     inputs: list[InputRecord] = []
     photo, alpha = split_alpha(_picture(content, "content", inputs))
-    height, width = fit_long_side((photo.height, photo.width), options.size)
-    image = to_image(resize_picture(photo, (height, width)))
+    image = to_image(scale_picture(photo, options.size))
+    height, width = image.shape[-2:]
     references = [_style_image(s, options, inputs, cache) for s in styles]
     start = None
     if init_image is not None:
@@ -435,8 +434,7 @@ def _reference(picture: Image.Image, options: StyleOptions) -> Tensor:
     """A style image at the largest size that the options use of it."""
     opaque = split_alpha(picture)[0]
     long_side = round(options.size * options.style_scale)
-    size = fit_long_side((opaque.height, opaque.width), max(long_side, 16))
-    return to_image(resize_picture(opaque, size))
+    return to_image(scale_picture(opaque, max(long_side, 16)))
 
 
 def _region_colors(colors: Sequence[str], count: int) -> tuple[tuple[int, int, int], ...]:

@@ -136,6 +136,13 @@ def resize_picture(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
+def scale_picture(picture: Image.Image, long_side_px: int, *, enlarge: bool = True) -> Image.Image:
+    """Resample to a long side, keeping the aspect; smaller pictures stay if not to be enlarged."""
+    if not enlarge:
+        long_side_px = min(long_side_px, max(picture.size))
+    return resize_picture(picture, fit_long_side((picture.height, picture.width), long_side_px))
+
+
 def to_image(picture: Image.Image) -> Tensor:
     """A picture as a tensor (1, 3, H, W), float32 in [0, 1]; alpha is composited over white."""
     import torch

@@ -349,3 +349,41 @@ def test_controls_are_made_from_the_options_and_read_back():
     for name, wrong in (("blend", "1, x"), ("size", "big"), ("color", "sepia"), ("blend", [1])):
         with pytest.raises(OptionError, match=name):
             controls.read([wrong if n == name else v for n, v in zip(names, values, strict=True)])
+
+
+# batches
+
+
+@pytest.mark.real_weights
+def test_a_server_that_starts_again_goes_on_with_its_batches(tmp_path):
+    """What is painted stays as it is, and the rest is painted without being asked for."""
+    options = PageOptions(folder=str(tmp_path / "page"))
+    photos = [tmp_path / f"{name}.png" for name in "abc"]
+    for place, path in enumerate(photos):
+        write_photo(path, seed=place)
+    painting = StyleOptions(backbone="alexnet", size=64, steps=80, scales=1, precision="float32")
+    first = Site(options)
+    name = first.batches.start(ANN, photos, ["mosaic"], painting).name
+    until(lambda: first.batches.all_of(ANN)[0].painted)
+    first.close()
+    (before,) = first.batches.all_of(ANN)
+    assert before.state == "going"
+    assert 1 <= len(before.painted) < 3
+    out = first.history.place(ANN, name) / "out"
+    done = {each.output: (out / each.output).stat().st_mtime_ns for each in before.painted}
+
+    second = Site(options)
+    second.batches.resume()
+    until(lambda: second.batches.all_of(ANN)[0].state != "going")
+    second.close()
+    (after,) = second.batches.all_of(ANN)
+    assert (after.name, after.state, len(after.painted)) == (name, "done", 3)
+    assert not any(each.error for each in after.painted)
+    assert {each: (out / each).stat().st_mtime_ns for each in done} == done
+
+
+def until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)

@@ -12,10 +12,10 @@ from PIL import Image
 from stylecap.backbone import Backbone, architecture, smallest_side
 from stylecap.cli.main import main
 from stylecap.cli.terminal import Interruption
+from stylecap.drawing import draw_map, draw_over, draw_sheet
 from stylecap.errors import InputError, OptionError
 from stylecap.images import save_picture, to_picture
 from stylecap.runtime import Runtime
-from stylecap.studio.drawing import draw_map, draw_over, draw_sheet
 from stylecap.studio.explore import (
     compare_poolings,
     exciting_patches,

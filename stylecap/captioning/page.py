@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stylecap.errors import InputError
-from stylecap.images import fit_long_side, load_picture, resize_picture, split_alpha
+from stylecap.images import load_picture, scale_picture, split_alpha
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,7 +151,6 @@ def _thumbnail(path: Path) -> str:
         picture = split_alpha(load_picture(path))[0]
     except InputError:
         return "data:,"
-    size = fit_long_side((picture.height, picture.width), _THUMBNAIL_PX)
     stream = io.BytesIO()
-    resize_picture(picture, size).save(stream, "JPEG", quality=80)
+    scale_picture(picture, _THUMBNAIL_PX).save(stream, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

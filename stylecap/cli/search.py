@@ -73,18 +73,17 @@ def _query(arguments: argparse.Namespace) -> tuple[str, np.ndarray]:
 
 
 def _draw(hits: list[Hit], output: Path) -> None:
+    from stylecap.drawing import draw_sheet
     from stylecap.images import (
-        fit_long_side,
         load_picture,
-        resize_picture,
         save_picture,
+        scale_picture,
         split_alpha,
     )
-    from stylecap.studio.drawing import draw_sheet
 
     tiles = []
     for hit in hits:
         picture = split_alpha(load_picture(hit.path))[0]
-        small = resize_picture(picture, fit_long_side((picture.height, picture.width), 200))
+        small = scale_picture(picture, 200)
         tiles.append((small, f"{hit.score:.3f}\n{hit.path.name}"))
     save_picture(draw_sheet(tiles), output)

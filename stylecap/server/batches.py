@@ -23,7 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from stylecap.errors import InputError, LimitError, StylecapError
 from stylecap.files import write_atomically
-from stylecap.images import fit_long_side, load_picture, resize_picture, save_picture, split_alpha
+from stylecap.images import (
+    load_picture,
+    save_picture,
+    scale_picture,
+    split_alpha,
+)
 from stylecap.progress import Progress
 from stylecap.server.faults import log, note, public_words
 from stylecap.server.jobs import BATCH, Job
@@ -258,9 +263,7 @@ def _shown(folder: Path, number: int, result: Any) -> Painted:
     small = folder / f"small-{number}.webp"
     if not small.is_file():
         picture = split_alpha(load_picture(folder / "out" / output))[0]
-        side = min(_SMALL_SIDE_PX, max(picture.size))
-        size = fit_long_side((picture.height, picture.width), side)
-        save_picture(resize_picture(picture, size), small, quality=85)
+        save_picture(scale_picture(picture, _SMALL_SIDE_PX, enlarge=False), small, quality=85)
     return Painted(output, small.name)
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from stylecap.captioning.options import CaptionOptions
+from stylecap.drawing import draw_over
 from stylecap.errors import StylecapError
 from stylecap.files import write_atomically
-from stylecap.images import fit_long_side, resize_picture, split_alpha
+from stylecap.images import scale_picture, split_alpha
 from stylecap.server.faults import public_words
 from stylecap.server.painting import open_picture
-from stylecap.studio.drawing import draw_over
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +52,7 @@ def describe(
 ) -> Described:
     """Describe a picture."""
     shown = split_alpha(picture)[0]
-    if max(shown.size) > _SHOWN_SIDE_PX:
-        shown = resize_picture(shown, fit_long_side((shown.height, shown.width), _SHOWN_SIDE_PX))
+    shown = scale_picture(shown, _SHOWN_SIDE_PX, enlarge=False)
     features = captioner.features(backbone, captioner.see(picture))
     caption = captioner.describe(features, options)[0]
     return Described(shown, features, caption, options)

@@ -21,6 +21,7 @@ from stylecap.images import (
     read_embedded,
     resize_picture,
     save_picture,
+    scale_picture,
     split_alpha,
     to_picture,
 )
@@ -149,7 +150,9 @@ def paint(request: PaintRequest, job: Job, site: Site) -> Item:
             result = _outside_kept(result, plain, request.mask)
         result.save(folder / "result.png")
         painted = split_alpha(result.picture)[0]
-        save_picture(_within(painted, _SMALL_SIDE_PX), folder / "small.webp", quality=85)
+        save_picture(
+            scale_picture(painted, _SMALL_SIDE_PX, enlarge=False), folder / "small.webp", quality=85
+        )
         _forget_previews(folder)
         files |= {"result": "result.png", "before": "before.webp", "small": "small.webp"}
         item = site.history.add(folder, _title(request), result.record.to_json(), files)
@@ -185,7 +188,9 @@ def keep_seen(site: Site, owner: str, path: Path) -> str:
     """
     picture = split_alpha(open_picture(path, site.options))[0]
     folder = site.history.new_folder(owner)
-    save_picture(_within(picture, _PREVIEW_SIDE_PX), folder / "seen.webp", quality=88)
+    save_picture(
+        scale_picture(picture, _PREVIEW_SIDE_PX, enlarge=False), folder / "seen.webp", quality=88
+    )
     return folder.name
 
 
@@ -356,12 +361,6 @@ def _outside_kept(result: StyleResult, photo: Image.Image, mask: Image.Image) ->
     joined = Image.composite(to_picture(result.image), photo, soft)
     record = replace(result.record, result={**result.record.result, "outside": "photo"})
     return replace(result, image=to_image(joined), record=record)
-
-
-def _within(picture: Image.Image, side: int) -> Image.Image:
-    if max(picture.size) <= side:
-        return picture
-    return resize_picture(picture, fit_long_side((picture.height, picture.width), side))
 
 
 def _forget_previews(folder: Path) -> None:

@@ -17,9 +17,9 @@ from stylecap.backbone import Backbone
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.vocabulary import words_of
+from stylecap.drawing import draw_over, draw_sheet
 from stylecap.errors import OptionError
-from stylecap.images import fit_long_side, resize_picture, split_alpha
-from stylecap.studio.drawing import draw_over, draw_sheet
+from stylecap.images import scale_picture, split_alpha
 
 _FINE = 8  # positions along a side that each position of the attention is enlarged to
 _BOX_COLOR = (255, 210, 60)
@@ -157,7 +157,7 @@ def word_pictures(
 ) -> list[Image.Image]:
     """For each word the picture, bright where the word belongs, with its box."""
     opaque = split_alpha(picture)[0]
-    small = resize_picture(opaque, fit_long_side((opaque.height, opaque.width), long_side_px))
+    small = scale_picture(opaque, long_side_px)
     drawn = []
     for word in alignment.words:
         tile = draw_over(small, word.heat)

@@ -25,16 +25,15 @@ from stylecap.backbone import (
     layer_table,
     pool,
 )
+from stylecap.drawing import PAPER, draw_map, draw_sheet
 from stylecap.errors import InputError, OptionError
 from stylecap.images import (
-    fit_long_side,
     load_picture,
-    resize_picture,
+    scale_picture,
     split_alpha,
     to_image,
 )
 from stylecap.progress import OnProgress, Progress, ShouldStop
-from stylecap.studio.drawing import PAPER, draw_map, draw_sheet
 
 LAYER_COLUMNS = ("layer", "output", "parameters", "multiply-adds", "field px", "stride px")
 
@@ -97,8 +96,7 @@ class Pooled:
 def picture_for(picture: Image.Image, long_side_px: int) -> Tensor:
     """A picture as the network sees it: (1, 3, H, W), transparency over white."""
     opaque = split_alpha(picture)[0]
-    size = fit_long_side((opaque.height, opaque.width), long_side_px)
-    return to_image(resize_picture(opaque, size))
+    return to_image(scale_picture(opaque, long_side_px))
 
 
 def feature_maps(
@@ -178,9 +176,7 @@ def exciting_patches(
     for number, path in enumerate(paths):
         if should_stop is not None and should_stop():
             break
-        picture = split_alpha(load_picture(path))[0]
-        size = fit_long_side((picture.height, picture.width), long_side_px)
-        picture = resize_picture(picture, size)
+        picture = scale_picture(split_alpha(load_picture(path))[0], long_side_px)
         try:
             answer = _features(backbone, to_image(picture), layer)[channel]  # (H', W')
         except InputError as error:

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from stylecap.backbone import Backbone
 from stylecap.errors import InputError, OptionError
-from stylecap.images import fit_long_side, resize_picture, split_alpha, to_image
+from stylecap.images import scale_picture, split_alpha, to_image
 
 #: Colours of the regions in a mask, the first for the uppermost region; seen apart by everyone.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
@@ -75,7 +75,7 @@ def segment(backbone: Backbone, picture: Image.Image, regions: int = 4, *, seed:
     if not 2 <= regions <= MAX_REGIONS:
         raise OptionError(f"regions: expected 2 to {MAX_REGIONS}, got {regions}")
     opaque = split_alpha(picture)[0]
-    seen = to_image(resize_picture(opaque, fit_long_side(_size(opaque), _SEEN_PX)))
+    seen = to_image(scale_picture(opaque, _SEEN_PX))
     described = torch.cat([_principal(each) for each in describe(backbone, seen).values()])
     height, width = described.shape[1:]
     rows = torch.linspace(-1, 1, height)[:, None].expand(height, width)
@@ -356,7 +356,7 @@ def _keep_all(shares: Tensor) -> Tensor:
 def _region_features(backbone: Backbone, picture: Image.Image, labels: Tensor) -> Tensor:
     """(R, D) of unit length: what each region has that the whole picture has not."""
     opaque = split_alpha(picture)[0]
-    seen = to_image(resize_picture(opaque, fit_long_side(_size(opaque), _SEEN_PX)))
+    seen = to_image(scale_picture(opaque, _SEEN_PX))
     described = describe(backbone, seen)
     regions = functional.one_hot(labels).permute(2, 0, 1)[None].float()  # (1, R, H, W)
     cells = next(iter(described.values())).shape[1:]

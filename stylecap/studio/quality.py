@@ -17,7 +17,7 @@ from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import OptionError
-from stylecap.images import fit_long_side, resize_picture, split_alpha, to_image
+from stylecap.images import resize_picture, scale_picture, split_alpha, to_image
 from stylecap.runtime import Runtime
 from stylecap.style.losses import gram_matrix, style_loss, total_variation
 from stylecap.style.options import DEFAULT_LAYERS
@@ -131,8 +131,7 @@ def quality_card(
     original = to_image(resize_picture(split_alpha(content)[0], size))
     manner = split_alpha(style)[0]
     long_side = max(16, round(max(size) * style_scale))
-    manner_size = fit_long_side((manner.height, manner.width), long_side)
-    example = to_image(resize_picture(manner, manner_size))
+    example = to_image(scale_picture(manner, long_side))
     roughest = max(float(total_variation(original)), float(total_variation(example)), _SMALLEST)
     drift = None
     if captioner is not None:
