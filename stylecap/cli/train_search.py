@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise OutputError(
             f"{arguments.output}: expected a .safetensors file in a folder that is there"
         )
-    from stylecap.captioning.data import read_captions
+    from stylecap.captioning.data import halves, read_captions
     from stylecap.studio.embedding import SEARCH_VIEW, WordSearch
-    from stylecap.studio.train_search import train_search
+    from stylecap.studio.train_search import Pairs, train_search
 
     read = read_captions(arguments.data, arguments.pictures)
     with (
@@ -75,8 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
         training, validation = sets
         if training is None or validation is None:
             return _INTERRUPTED
+        # Every second validation picture chooses the epoch; the others are only reported on.
+        chooses = Pairs(halves(validation.summaries)[0], halves(validation.captions)[0])
         model, words, record = train_search(
-            training, validation, options, on_progress=display, should_stop=stop
+            training, chooses, options, on_progress=display, should_stop=stop
         )
     WordSearch(model, words, SEARCH_VIEW, record=record).save(arguments.output)
     if arguments.json:
