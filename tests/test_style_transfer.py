@@ -37,10 +37,10 @@ def quadratic(seed: int, dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_lbfgs_solves_a_quadratic(seed: int, dimensions: int) -> None:
     matrix, right = quadratic(seed, dimensions)
     optimizer = LBFGS(history=20, first_step=1e-3)
-    x = torch.zeros(dimensions, dtype=torch.float64)
+    x = torch.zeros(1, dimensions, dtype=torch.float64)
     for _ in range(60):
-        x = optimizer.step(x, matrix @ x - right)
-    torch.testing.assert_close(x, torch.linalg.solve(matrix, right), atol=1e-4, rtol=1e-3)
+        x = optimizer.step(x, x @ matrix - right)
+    torch.testing.assert_close(x[0], torch.linalg.solve(matrix, right), atol=1e-4, rtol=1e-3)
 
 
 def test_lbfgs_agrees_with_torch() -> None:
@@ -64,16 +64,16 @@ def test_lbfgs_agrees_with_torch() -> None:
 
     theirs.step(closure)
     ours = LBFGS(history=5, first_step=float(1 / right.abs().sum() * right.abs().mean()))
-    x = torch.zeros(6, dtype=torch.float64)
+    x = torch.zeros(1, 6, dtype=torch.float64)
     for _ in range(8):  # torch counts the evaluation at the last point as well
-        x = ours.step(x, matrix @ x - right)
-    torch.testing.assert_close(x, reference.detach(), atol=1e-8, rtol=1e-6)
+        x = ours.step(x, x @ matrix - right)
+    torch.testing.assert_close(x[0], reference.detach(), atol=1e-8, rtol=1e-6)
 
 
 def test_lbfgs_leaves_a_place_that_curves_downwards() -> None:
     """Near 0 every move along the slope makes it steeper, and no pair can be remembered."""
     optimizer = LBFGS()
-    x = torch.full((4,), 0.05, dtype=torch.float64)
+    x = torch.full((1, 4), 0.05, dtype=torch.float64)
     for _ in range(90):
         x = optimizer.step(x, x**3 - x)  # the slope of x⁴/4 - x²/2, lowest at 1
     torch.testing.assert_close(x, torch.ones_like(x), atol=1e-6, rtol=0)
@@ -84,12 +84,12 @@ def test_adam_agrees_with_torch() -> None:
     reference = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     theirs = torch.optim.Adam([reference], lr=0.05, eps=1e-12)
     ours = Adam(0.05)
-    x = torch.zeros(4, dtype=torch.float64)
+    x = torch.zeros(1, 4, dtype=torch.float64)
     for _ in range(20):
         reference.grad = (matrix @ reference - right).detach()
         theirs.step()
-        x = ours.step(x, matrix @ x - right)
-    torch.testing.assert_close(x, reference.detach())
+        x = ours.step(x, x @ matrix - right)
+    torch.testing.assert_close(x[0], reference.detach())
 
 
 @pytest.mark.parametrize("make", [LBFGS, lambda: Adam(0.01)])
@@ -98,14 +98,14 @@ def test_optimizer_continues_exactly_from_its_state(make: type[Optimizer]) -> No
 
     def run(optimizer: Optimizer, x: torch.Tensor, steps: int) -> torch.Tensor:
         for _ in range(steps):
-            x = optimizer.step(x, matrix @ x - right)
+            x = optimizer.step(x, x @ matrix - right)
         return x
 
-    start = torch.zeros(6, dtype=torch.float64)
+    start = torch.zeros(1, 6, dtype=torch.float64)
     whole = run(make(), start, 14)
     first, second = make(), make()
     middle = run(first, start, 6)
-    second.load({name: value.clone() for name, value in first.state().items()})
+    second.load([{name: value.clone() for name, value in first.state(0).items()}])
     assert torch.equal(run(second, middle, 8), whole)
 
 
