@@ -86,10 +86,13 @@ class Runtime:
 
     def free_bytes(self) -> int | None:
         """Memory that a computation may still take on the device, or None if unknown."""
+        # What torch keeps of earlier computations is free for the next one.
         if self.torch_device.type == "cuda":
-            return torch.cuda.mem_get_info(self.torch_device)[0]
+            device = self.torch_device
+            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            return torch.cuda.mem_get_info(device)[0] + kept
         if self.torch_device.type == "mps":
-            return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+            return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
         return _free_system_bytes()
 
 

@@ -536,16 +536,16 @@ def test_workers_give_the_same_pictures_and_a_dead_one_is_replaced(
     assert {r.job.output: r.loss for r in together} == {r.job.output: r.loss for r in alone}
 
 
-def test_a_task_whose_worker_always_dies_fails() -> None:
+def test_tasks_whose_worker_dies_are_tried_again_one_by_one_and_fail() -> None:
     from stylecap.batch.executors import Waiting
 
-    task = Task(job("x.png"), Path("p"), Path("c"))
-    waiting = Waiting([task], retries=1)
-    assert waiting.next() is task
-    assert waiting.again(task, "exit code -9") is None
-    assert waiting.next() is task
-    ended = waiting.again(task, "exit code -9")
-    assert ended is not None
+    tasks = [Task(job(f"{name}.png"), Path("p"), Path("c")) for name in "xy"]
+    waiting = Waiting([tasks], retries=1)
+    assert waiting.next() == tasks
+    assert list(waiting.again(tasks, "exit code -9")) == []
+    assert [waiting.next(), waiting.next()] == [[tasks[0]], [tasks[1]]]
+    (ended,) = waiting.again(tasks[:1], "exit code -9")
+    assert ended.task is tasks[0]
     assert ended.status == "failed"
     assert "died 2 times (exit code -9)" in ended.error
     assert waiting.next() is None

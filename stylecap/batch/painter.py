@@ -1,11 +1,12 @@
-"""Who paints: one process with its networks and styles loaded once, one job after the other."""
+"""Who paints: one process with its networks and styles loaded once, one group after the other."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from stylecap.batch.jobs import Job
 from stylecap.batch.journal import is_disk_full
 from stylecap.captioning.captioner import Captioner, load_captioner
 from stylecap.errors import DeviceError, RecordError, StylecapError
-from stylecap.progress import OnProgress, ShouldStop
+from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.runtime import Runtime
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, load_checkpoint
+from stylecap.style.memory import how_many_fit
 from stylecap.style.options import StyleOptions
 from stylecap.weights import file_sha256
 
@@ -64,6 +66,10 @@ class Task:
     checkpoint: Path
 
 
+#: Called after every step with each task of a group.
+OnTaskProgress = Callable[[Task, Progress], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a task ended.
@@ -88,6 +94,23 @@ class Outcome:
     messages: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A task of which everything has been read."""
+
+    task: Task
+    sketch: api.Sketch
+    backbone: Backbone
+    keeper: _Keeper
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for tasks that can be painted together."""
+        before = self.sketch.subject.resume
+        at = None if before is None else (before.scale, before.step)
+        return self.sketch.kind, self.backbone.runtime, at
+
+
 class Painter:
     """Paints tasks with networks that it loads when they are first needed."""
 
@@ -99,31 +122,98 @@ class Painter:
         self._captioners: dict[str, Captioner] = {}
         self._captions: OrderedDict[tuple[str, str], str] = OrderedDict()
 
-    def paint(self, task: Task, on_progress: OnProgress, should_stop: ShouldStop) -> Outcome:
-        """Paint one task, from its checkpoint if there is one; never raises on a bad job."""
-        try:
-            return self._paint(task, on_progress, should_stop)
-        except Exception as error:
-            if is_disk_full(error):
-                return Outcome(task, "full", str(error))
-            if isinstance(error, StylecapError | MemoryError):
-                return Outcome(task, "failed", str(error) or "too little memory")
-            return Outcome(task, "failed", f"unexpected {type(error).__name__}: {error}")
+    def paint(
+        self, tasks: Sequence[Task], on_progress: OnTaskProgress, should_stop: ShouldStop
+    ) -> Iterator[Outcome]:
+        """Paint tasks, each from its checkpoint if there is one; never raises on a bad job.
 
-    def _paint(self, task: Task, on_progress: OnProgress, should_stop: ShouldStop) -> Outcome:
-        job = task.job
-        backbone, before = self._begin(task)
-        keeper = _Keeper(task.checkpoint, self._settings.checkpoint_seconds)
+        Those that are alike and after the same step are painted together, as many as fit into
+        memory. Where that fails, each half of them is tried by itself, so that what is wrong
+        with one keeps no other from being painted.
+        """
+        alike: dict[Hashable, list[_Begun]] = {}
+        for task in tasks:
+            try:
+                begun = self._begin(task, partial(on_progress, task))
+                alike.setdefault(begun.kind, []).append(begun)
+            except Exception as error:
+                yield _failure(task, error)
+        for group in alike.values():
+            first = group[0]
+            limit = how_many_fit(first.sketch.size, first.sketch.options, first.backbone.runtime)
+            for at in range(0, len(group), limit):
+                part = group[at : at + limit]
+                if should_stop():
+                    yield from (Outcome(begun.task, "stopped") for begun in part)
+                else:
+                    yield from self._paint(part, on_progress, should_stop)
+
+    def _paint(
+        self, group: list[_Begun], on_progress: OnTaskProgress, should_stop: ShouldStop
+    ) -> Iterator[Outcome]:
+        tasks = [begun.task for begun in group]
+        failure = None
         try:
-            result = self._stylize(job, backbone, before, keeper, on_progress, should_stop)
-        except RecordError:
-            if before is None:
-                raise
+            results = api.paint(
+                [begun.sketch for begun in group],
+                group[0].backbone,
+                cache=self._cache,
+                should_stop=should_stop,
+            )
+        except Exception as error:
+            failure = _failure(tasks[0], error)
+            stale = isinstance(error, RecordError) and group[0].sketch.subject.resume is not None
+        # Out of the except block, since an error holds the tensors of where it was raised.
+        if failure is None:
+            for begun, result in zip(group, results, strict=True):
+                try:
+                    yield self._ended(begun, result)
+                except Exception as error:
+                    yield _failure(begun.task, error)
+        elif failure.status != "full" and len(group) > 1:
+            for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
+                yield from self.paint(half, on_progress, should_stop)
+        elif stale:
             # The checkpoint is of other options, inputs or versions: they changed since.
-            backbone = self._backbone(job.options)
-            result = self._stylize(job, backbone, None, keeper, on_progress, should_stop)
+            tasks[0].checkpoint.unlink(missing_ok=True)
+            yield from self.paint(tasks, on_progress, should_stop)
+        else:
+            yield from (replace(failure, task=task) for task in tasks)
+
+    def _begin(self, task: Task, on_progress: OnProgress) -> _Begun:
+        """Read a task's inputs, and its checkpoint if there is one.
+
+        The network is on the runtime that the checkpoint was made with.
+        """
+        job = task.job
+        before = runtime = None
+        if task.checkpoint.exists():
+            try:
+                before = load_checkpoint(task.checkpoint)
+                Runtime.choose(before.runtime.device, before.runtime.precision)
+                runtime = before.runtime
+            except (RecordError, DeviceError):
+                before = None  # damaged, or from another machine: paint anew
+        keeper = _Keeper(task.checkpoint, self._settings.checkpoint_seconds)
+        sketch = api.sketch(
+            job.content,
+            list(job.styles),
+            job.options,
+            init_image=job.init_image or None,
+            mask=job.mask or None,
+            mask_colors=job.mask_colors,
+            cache=self._cache,
+            resume=before,
+            on_progress=on_progress,
+            on_checkpoint=keeper,
+        )
+        return _Begun(task, sketch, self._backbone(job.options, runtime), keeper)
+
+    def _ended(self, begun: _Begun, result: api.StyleResult) -> Outcome:
+        """Keep what a task came to."""
+        task, job = begun.task, begun.task.job
         if result.stopped:
-            keeper.keep()
+            begun.keeper.keep()
             return Outcome(task, "stopped")
         ending: dict[str, Any] = {
             "seconds": round(result.seconds, 3),
@@ -143,41 +233,6 @@ class Painter:
             input_sha256=tuple(entry.sha256 for entry in result.record.inputs),
             ending=ending,
             messages=result.messages,
-        )
-
-    def _begin(self, task: Task) -> tuple[Backbone, Checkpoint | None]:
-        """The network, on the runtime that the checkpoint was made with if there is one."""
-        if task.checkpoint.exists():
-            try:
-                before = load_checkpoint(task.checkpoint)
-                Runtime.choose(before.runtime.device, before.runtime.precision)
-                return self._backbone(task.job.options, before.runtime), before
-            except (RecordError, DeviceError):
-                pass  # damaged, or from another machine: paint anew
-        return self._backbone(task.job.options), None
-
-    def _stylize(
-        self,
-        job: Job,
-        backbone: Backbone,
-        before: Checkpoint | None,
-        keeper: _Keeper,
-        on_progress: OnProgress,
-        should_stop: ShouldStop,
-    ) -> api.StyleResult:
-        return api.stylize(
-            job.content,
-            list(job.styles),
-            job.options,
-            backbone=backbone,
-            init_image=job.init_image or None,
-            mask=job.mask or None,
-            mask_colors=job.mask_colors,
-            cache=self._cache,
-            resume=before,
-            on_progress=on_progress,
-            on_checkpoint=keeper,
-            should_stop=should_stop,
         )
 
     def _backbone(self, options: StyleOptions, runtime: Runtime | None = None) -> Backbone:
@@ -216,6 +271,14 @@ class Painter:
         backbone = self._backbone(options, captioner.runtime)
         with captioner.runtime.using_threads():
             return api.caption(picture, captioner=captioner, backbone=backbone).text
+
+
+def _failure(task: Task, error: Exception) -> Outcome:
+    if is_disk_full(error):
+        return Outcome(task, "full", str(error))
+    if isinstance(error, StylecapError | MemoryError):
+        return Outcome(task, "failed", str(error) or "too little memory")
+    return Outcome(task, "failed", f"unexpected {type(error).__name__}: {error}")
 
 
 class _Keeper:

@@ -283,7 +283,7 @@ def _say_summary(summary: dict[str, Any]) -> None:
 
 
 class _Bars(Display):
-    """One bar over all jobs and one for each that runs; a line a job where there is no terminal."""
+    """One bar over all jobs and one for each worker; a line a job where there is no terminal."""
 
     def __init__(self, jobs: int, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
@@ -291,7 +291,7 @@ class _Bars(Display):
         self._ended = 0
         self._painted = 0
         self._begin = time.monotonic()
-        self._running: dict[int, TaskID] = {}
+        self._running: dict[int, tuple[TaskID, list[str]]] = {}
 
     def __enter__(self) -> Display:
         super().__enter__()
@@ -309,15 +309,17 @@ class _Bars(Display):
         elif event.kind in ("done", "kept", "failed"):
             self._end(event, name)
         elif self._bar is not None and event.kind == "started":
-            self._drop(event.worker)
-            self._running[event.worker] = self._bar.add_task(name, total=None, loss="", left="")
+            self._add(event.worker, name)
         elif self._bar is not None and event.progress is not None:
+            task, names = self._running[event.worker]
+            if name != names[0]:
+                return  # painted together with the one whose progress is shown
             progress = event.progress
             if progress.loss is not None:
                 self._loss = progress.loss
             left = progress.seconds_left
             self._bar.update(
-                self._running[event.worker],
+                task,
                 completed=progress.step,
                 total=progress.steps,
                 loss="" if self._loss is None else f"loss {self._loss:.4g}",
@@ -331,7 +333,7 @@ class _Bars(Display):
         left = spent / self._painted * (self._jobs - self._ended) if self._painted else None
         remaining = "" if left is None else f"{duration(left)} left"
         if self._bar is not None and self._task is not None:
-            self._drop(event.worker)
+            self._drop(name)
             self._bar.update(self._task, completed=self._ended, left=remaining)
         if event.kind == "kept" or event.result is None:
             return
@@ -342,6 +344,29 @@ class _Bars(Display):
             words = [f"{self._ended} of {self._jobs}", f"{name} in {took}", remaining]
             remark(", ".join(word for word in words if word))
 
-    def _drop(self, worker: int) -> None:
-        if self._bar is not None and worker in self._running:
-            self._bar.remove_task(self._running.pop(worker))
+    def _add(self, worker: int, name: str) -> None:
+        if self._bar is None:
+            return
+        self._drop(name)  # its worker died, and it is tried again
+        if worker not in self._running:
+            task = self._bar.add_task("", total=None, loss="", left="")
+            self._running[worker] = task, []
+        self._running[worker][1].append(name)
+        self._name(worker)
+
+    def _drop(self, name: str) -> None:
+        for worker, (task, names) in list(self._running.items()):
+            if self._bar is None or name not in names:
+                continue
+            names.remove(name)
+            if names:
+                self._name(worker)
+            else:
+                self._bar.remove_task(task)
+                del self._running[worker]
+
+    def _name(self, worker: int) -> None:
+        task, names = self._running[worker]
+        if self._bar is not None:
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            self._bar.update(task, description=names[0] + more)

@@ -49,3 +49,9 @@ def check_memory(size: tuple[int, int], options: StyleOptions, runtime: Runtime)
         f"size: {size[1]}x{size[0]} needs about {needed / 1e9:.1f} GB on {runtime.device}, where "
         f"{free / 1e9:.1f} GB are free; --size {fits} would fit"
     )
+
+
+def how_many_fit(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> int:
+    """How many paintings of a size fit into the device's free memory together, at least 1."""
+    free = runtime.free_bytes()
+    return 1 if free is None else max(1, int(0.9 * free / estimate_bytes(size, options, runtime)))
