@@ -36,7 +36,7 @@ from stylecap.style.builtin import STYLES, paint_style
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint
 from stylecap.style.control import regions_of
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import AUTO, StyleOptions
 from stylecap.style.transfer import Subject, Transfer, mix_scales, transfer_together
 from stylecap.weights import file_sha256
 
@@ -61,7 +61,7 @@ class StyleResult:
         seconds: time that the optimisation took.
         stopped: it was asked to stop before the last step.
         messages: what a person should know.
-        options: with device and precision as they were chosen.
+        options: with device and precision as they were chosen, and the memory if it was short.
         record: all that is needed to repeat the run; saved inside the picture.
     """
 
@@ -275,7 +275,8 @@ def paint(
         )
     results = []
     for each, done in zip(sketches, transfers, strict=True):
-        recorded = asdict(options)
+        chosen = options if done.memory == AUTO else replace(options, memory=done.memory)
+        recorded = asdict(chosen)
         if first.regions is not None:
             recorded["mask_colors"] = list(each.mask_colors)
         results.append(
@@ -287,7 +288,7 @@ def paint(
                 seconds=done.seconds,
                 stopped=done.stopped,
                 messages=done.messages,
-                options=options,
+                options=chosen,
                 record=_record(recorded, each.inputs, backbone, done),
             )
         )

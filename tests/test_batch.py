@@ -643,7 +643,7 @@ def test_only_as_many_as_fit_into_memory_are_together(
 ) -> None:
     jobs = plan_jobs([photos], ["mosaic"], QUICK)
     runtime = Runtime("cpu", "float32", 1)
-    free = 2.5 * estimate_bytes((64, 64), QUICK, runtime)
+    free = 2.9 * estimate_bytes((64, 64), QUICK, runtime)
     monkeypatch.setattr(Runtime, "free_bytes", lambda self: free)
     assert set(statuses(paint(jobs, tmp_path / "out", together=3)).values()) == {"done"}
     assert batches == [2, 1]

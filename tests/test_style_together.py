@@ -126,8 +126,8 @@ class Wild(LBFGS):
 
     victim = 0
 
-    def __init__(self, images: int) -> None:
-        super().__init__(images)
+    def __init__(self, images: int, history: int) -> None:
+        super().__init__(images, history)
         self.count = 0
 
     def step(self, x: Tensor, gradient: Tensor) -> Tensor:

@@ -96,12 +96,21 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A task of which everything has been read."""
+    """A task of which everything has been read.
+
+    Attributes:
+        task: which.
+        sketch: of its painting.
+        backbone: to paint it with.
+        keeper: of its checkpoints.
+        fits: how many like it fit into memory together.
+    """
 
     task: Task
     sketch: api.Sketch
     backbone: Backbone
     keeper: _Keeper
+    fits: int
 
     @property
     def kind(self) -> Hashable:
@@ -139,8 +148,7 @@ class Painter:
             except Exception as error:
                 yield _failure(task, error)
         for group in alike.values():
-            first = group[0]
-            limit = how_many_fit(first.sketch.size, first.sketch.options, first.backbone.runtime)
+            limit = group[0].fits
             for at in range(0, len(group), limit):
                 part = group[at : at + limit]
                 if should_stop():
@@ -207,7 +215,9 @@ class Painter:
             on_progress=on_progress,
             on_checkpoint=keeper,
         )
-        return _Begun(task, sketch, self._backbone(job.options, runtime), keeper)
+        backbone = self._backbone(job.options, runtime)
+        fits = how_many_fit(sketch.size, sketch.options, backbone.runtime)
+        return _Begun(task, sketch, backbone, keeper, fits)
 
     def _ended(self, begun: _Begun, result: api.StyleResult) -> Outcome:
         """Keep what a task came to."""

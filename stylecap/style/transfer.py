@@ -22,6 +22,7 @@ from stylecap.backbone import Backbone, check_layers, smallest_side
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError
 from stylecap.images import fit_long_side, resize_image
 from stylecap.progress import OnProgress, Progress, ShouldStop
+from stylecap.runtime import Runtime
 from stylecap.style.cache import StyleCache, image_sha256
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint, transfer_identity
 from stylecap.style.control import (
@@ -31,10 +32,11 @@ from stylecap.style.control import (
     match_color,
     match_luminance,
 )
-from stylecap.style.memory import check_memory
-from stylecap.style.objective import Objective, StyleTarget, style_grams
+from stylecap.style.memory import check_memory, memory_budget, memory_taken, plan_memory
+from stylecap.style.objective import Losses, Objective, StyleTarget, style_grams
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import AUTO, StyleOptions
+from stylecap.style.strips import Strips
 
 _SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
 _DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
@@ -53,6 +55,7 @@ class Transfer:
         seconds: time taken.
         stopped: it was asked to stop early.
         messages: what a person should know, such as a return from divergence.
+        memory: ``"auto"``, or the options' ``memory`` by which the picture was cut into strips.
     """
 
     image: Tensor
@@ -61,6 +64,7 @@ class Transfer:
     seconds: float
     stopped: bool
     messages: tuple[str, ...]
+    memory: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +158,14 @@ def transfer_together(
     size = _common_size(subjects)
     for subject in subjects:
         _check(size, options, backbone, len(styles), subject.init_image, regions)
+    runtime = backbone.runtime
+    budget = _budget(subjects, options, runtime)
+    check_memory(size, options, runtime, budget)
     content = torch.cat([subject.content for subject in subjects])  # (B, 3, H, W)
     sizes = scale_sizes(size, options)
-    run = _Run(subjects, styles, regions, options, backbone, should_stop)
+    run = _Run(subjects, styles, regions, options, backbone, budget, should_stop)
     painting = content
-    with backbone.runtime.using_threads():
+    with runtime.using_threads():
         for order, at in enumerate(sizes):
             if order < run.first_scale:
                 continue
@@ -166,17 +173,27 @@ def transfer_together(
             start = (
                 resize_image(painting, at) if order else _start(small, subjects, styles, options)
             )
+            plan = plan_memory(at, options, runtime, budget)
+            run.spared |= plan.spares
             seen, prepared, bring_back = _colored(small, styles, options)
             objective = Objective(
                 backbone,
                 seen.expand(-1, 3, -1, -1),
-                _targets(backbone, prepared, at, options, regions, cache),
+                _targets(backbone, prepared, at, options, regions, plan.strips, cache),
                 options,
+                plan.strips,
             )
             steps = options.steps // len(sizes) + (order < options.steps % len(sizes))
             stage = f"scale {order + 1} of {len(sizes)}, {at[1]}x{at[0]}"
             variable = luminance(start) if options.color == "keep-luminance" else start
-            painting = bring_back(run.descend(objective, variable, order, steps, stage, bring_back))
+            optimizer: Optimizer = (
+                LBFGS(len(subjects), plan.history)
+                if options.optimizer == "lbfgs"
+                else Adam(options.learning_rate, len(subjects))
+            )
+            painting = bring_back(
+                run.descend(objective, optimizer, variable, order, steps, stage, bring_back)
+            )
             if run.stopped:
                 break
     if painting.shape[-2:] != content.shape[-2:]:
@@ -264,6 +281,7 @@ class _Run:
         regions: Tensor | None,
         options: StyleOptions,
         backbone: Backbone,
+        budget: int | None,
         should_stop: ShouldStop | None,
     ) -> None:
         # Only hashed where somebody asks for a checkpoint or brings one.
@@ -281,6 +299,7 @@ class _Run:
         self._subjects = subjects
         self._options = options
         self._runtime = backbone.runtime
+        self._budget = budget
         self._resume = self._checked()
         self._should_stop = should_stop
         # Reading a loss makes a GPU wait; on a CPU it is there already.
@@ -293,6 +312,7 @@ class _Run:
         self._step = self._resume[0].steps if self._resume else 0
         self.first_scale = self._resume[0].scale if self._resume else 0
         self.stopped = False
+        self.spared = False
 
     def _checked(self) -> list[Checkpoint]:
         """The checkpoint of each subject, or none at all."""
@@ -317,6 +337,7 @@ class _Run:
     def descend(
         self,
         objective: Objective,
+        optimizer: Optimizer,
         start: Tensor,
         scale: int,
         steps: int,
@@ -324,14 +345,13 @@ class _Run:
         bring_back: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Minimise over one scale; returns the last good pictures, shaped like ``start``."""
-        at = self._begun(start)
+        at = self._begun(optimizer, start)
         while at.step < steps:
             if self._should_stop is not None and self._should_stop():
                 self.stopped = True
                 break
             x = at.image.detach().requires_grad_()
-            losses = objective(x.expand(-1, 3, -1, -1))
-            (gradient,) = torch.autograd.grad(losses.total.sum(), x)
+            losses, gradient = self._evaluate(objective, x)
             self._step += 1
             at.image = at.optimizer.step(x, gradient).clamp(0, 1)
             numbers = losses.numbers() if at.step % self._read_every == 0 else []
@@ -354,6 +374,18 @@ class _Run:
                 f"{self._runtime.device}; try --precision float32, or smaller weights"
             )
         return x.detach()
+
+    def _evaluate(self, objective: Objective, x: Tensor) -> tuple[Losses, Tensor]:
+        """Losses and gradient; where memory does not suffice, in more and more strips."""
+        while True:
+            try:
+                losses = objective(x.expand(-1, 3, -1, -1))
+                return losses, torch.autograd.grad(losses.total.sum(), x)[0]
+            except torch.OutOfMemoryError:
+                if not objective.save_memory():
+                    raise
+            for messages in self._messages:
+                messages.append(f"step {self._step + 1}: out of memory; more of it in strips")
 
     def _return_diverged(
         self, at: _Descent, x: Tensor, losses: Sequence[dict[str, Any]]
@@ -383,19 +415,13 @@ class _Run:
             self._messages[number].append(messages[number])
         return messages
 
-    def _begun(self, start: Tensor) -> _Descent:
+    def _begun(self, optimizer: Optimizer, start: Tensor) -> _Descent:
         """A scale at its start, or where the checkpoints left it."""
         device = self._runtime.torch_device
-        count = len(self._subjects)
-        optimizer: Optimizer = (
-            LBFGS(count)
-            if self._options.optimizer == "lbfgs"
-            else Adam(self._options.learning_rate, count)
-        )
         before, self._resume = self._resume, []
         if not before:
             x = start.to(device).contiguous()
-            return _Descent(optimizer, x, x, [math.inf] * count)
+            return _Descent(optimizer, x, x, [math.inf] * len(self._subjects))
         optimizer.load(
             [
                 {name: v.to(device) if v.ndim else v for name, v in each.optimizer.items()}
@@ -413,6 +439,7 @@ class _Run:
         return Checkpoint(
             identity=self._identities[number](),
             runtime=self._runtime,
+            budget=self._budget,
             scale=scale,
             step=at.step,
             steps=self._step,
@@ -462,6 +489,7 @@ class _Run:
                 seconds=time.perf_counter() - begin,
                 stopped=self.stopped,
                 messages=tuple(messages),
+                memory=memory_taken(self._budget, self._runtime) if self.spared else AUTO,
             )
             for painting, loss, begin, messages in zip(
                 torch.split(paintings, 1), self._losses, self._begins, self._messages, strict=True
@@ -499,6 +527,15 @@ def _common_size(subjects: Sequence[Subject]) -> tuple[int, int]:
     return sizes[0]
 
 
+def _budget(subjects: Sequence[Subject], options: StyleOptions, runtime: Runtime) -> int | None:
+    """Bytes of memory that each may take, or as many as it was planned with; None if unknown."""
+    before = [subject.resume.budget for subject in subjects if subject.resume is not None]
+    if before:
+        return min((budget for budget in before if budget is not None), default=None)
+    budget = memory_budget(options, runtime)
+    return None if budget is None else budget // len(subjects)
+
+
 def _check(
     size: tuple[int, int],
     options: StyleOptions,
@@ -531,7 +568,6 @@ def _check(
         raise OptionError(f"mask: {len(regions)} regions for {styles} styles; give one each")
     if regions is not None and options.blend:
         raise OptionError("blend: with a mask each style has its own region; leave blend out")
-    check_memory(size, options, backbone.runtime)
 
 
 def _start(
@@ -556,6 +592,7 @@ def _targets(
     at: tuple[int, int],
     options: StyleOptions,
     regions: Tensor | None,
+    strips: Strips,
     cache: StyleCache | None,
 ) -> list[StyleTarget]:
     long_side = max(at) * options.style_scale
@@ -567,7 +604,7 @@ def _targets(
         enough = (max(height, smallest), max(width, smallest))
         # With the content's colours in them, styles cannot be shared.
         shared = cache if options.color == "style" else None
-        grams.append(_grams(backbone, style, enough, options, shared))
+        grams.append(_grams(backbone, style, enough, options, strips, shared))
     if regions is None:
         weights = options.blend or (1.0,) * len(styles)
         blended = {
@@ -591,19 +628,21 @@ def _grams(
     style: Tensor,
     size: tuple[int, int],
     options: StyleOptions,
+    strips: Strips,
     cache: StyleCache | None,
 ) -> dict[str, Tensor]:
     def make() -> dict[str, Tensor]:
         # One by one: a style may be larger than the paintings.
         each = [
-            style_grams(backbone, one, options) for one in torch.split(resize_image(style, size), 1)
+            style_grams(backbone, one, options, strips)
+            for one in torch.split(resize_image(style, size), 1)
         ]
         return {layer: torch.cat([grams[layer] for grams in each]) for layer in each[0]}
 
     if cache is None:
         return make()
     network = (backbone.name, backbone.weights_sha256, backbone.runtime)
-    chosen = (size, options.resolved_style_layers, options.pooling)
+    chosen = (size, options.resolved_style_layers, options.pooling, strips)
     return cache.get(("grams", image_sha256(style), *chosen, *network), make)
 
 
