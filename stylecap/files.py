@@ -1,4 +1,4 @@
-"""Write files that are there whole or not at all, and speak of files in one line."""
+"""Where files are kept, written whole or not at all, and spoken of in one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ import secrets
 from pathlib import Path
 
 from stylecap.errors import OutputError
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made or fetched again: ``$XDG_CACHE_HOME/stylecap``.
+
+    Raises:
+        RuntimeError: neither that variable (default ``~/.cache``) nor a home directory is set.
+    """
+    named = os.environ.get("XDG_CACHE_HOME")
+    return (Path(named) if named else Path.home() / ".cache") / "stylecap"
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from stylecap.errors import InputError, WeightsError
+from stylecap.files import cache_folder
 from stylecap.server import faults
 from stylecap.server.batches import Batches
 from stylecap.server.history import History, owner_of
@@ -40,7 +41,7 @@ class Site:
 
     def __init__(self, options: PageOptions) -> None:
         self.options = options
-        folder = Path(options.folder or Path.home() / ".cache" / "stylecap" / "page")
+        folder = Path(options.folder or cache_folder() / "page")
         self.history = History(folder.expanduser(), options.keep_hours * 3600)
         for style in STYLES:
             shutil.copyfile(_TILES / f"{style}.webp", self.tile(style))
