@@ -41,6 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"precision  {runtime.precision}: {precision.reason}")
     if note is not None:
         kept = "kept nowhere, since the folder cannot be written" if not note.path else note.path
-        say(one_line(f"           measured on {note.day}, {kept}"))
+        say("           " + one_line(f"measured on {note.day}, {kept}"))
     say(f"threads    {runtime.threads}")
     return 0

@@ -21,7 +21,7 @@ from stylecap.cli.terminal import (
 )
 from stylecap.errors import OptionError, OutputError, RecordError
 from stylecap.style.builtin import STYLES
-from stylecap.style.options import PRESETS, StyleOptions
+from stylecap.style.options import PRESETS, StyleOptions, recorded_options
 
 if TYPE_CHECKING:
     from stylecap.api import StyleResult
@@ -232,7 +232,7 @@ def _repeated(arguments: argparse.Namespace) -> _Job:
 def _recorded_options(
     arguments: argparse.Namespace, record: RunRecord, source: Path
 ) -> StyleOptions:
-    values = {name: value for name, value in record.options.items() if name != "mask_colors"}
+    values = recorded_options(record.options)
     try:
         StyleOptions(**values)
     except (TypeError, OptionError) as error:

@@ -31,7 +31,7 @@ from stylecap.server.history import History, Item
 from stylecap.server.jobs import Job
 from stylecap.server.options import PageOptions
 from stylecap.style.builtin import STYLES
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import StyleOptions, recorded_options
 
 if TYPE_CHECKING:
     from stylecap.api import StyleResult
@@ -250,7 +250,7 @@ def options_of_record(record: RunRecord) -> StyleOptions:
     """
     if record.kind != "stylize":
         raise RecordError(f"record: of a run of {record.kind!r}, expected 'stylize'")
-    values = {name: value for name, value in record.options.items() if name != "mask_colors"}
+    values = recorded_options(record.options)
     try:
         return StyleOptions(**{**values, "device": "auto", "precision": "auto"})
     except (TypeError, OptionError) as error:

@@ -24,7 +24,7 @@ from stylecap.style.cache import image_sha256
 from stylecap.style.options import StyleOptions
 from stylecap.tensorfile import load_tensors, save_tensors
 
-_FORMAT = 1
+_FORMAT = 2
 _OPTIMIZER = "optimizer/"
 
 
@@ -45,6 +45,8 @@ class Checkpoint:
         best: lowest loss of this scale.
         image: (1, C, H, W), what is optimised.
         good: (1, C, H, W), the last picture that had not diverged.
+        seen: (1, C, H, W), the picture when it was last asked whether it still changes, or None.
+        settled: it did not, so that this scale has ended.
         optimizer: its state.
     """
 
@@ -58,6 +60,8 @@ class Checkpoint:
     best: float
     image: Tensor
     good: Tensor
+    seen: Tensor | None
+    settled: bool
     optimizer: dict[str, Tensor]
 
     def save(self, path: str | Path) -> None:
@@ -75,10 +79,12 @@ class Checkpoint:
             "steps": self.steps,
             "seconds": self.seconds,
             "messages": self.messages,
+            "settled": self.settled,
         }
         tensors = {
             "image": self.image,
             "good": self.good,
+            **({} if self.seen is None else {"seen": self.seen}),
             "best": torch.tensor(self.best, dtype=torch.float64),  # infinity is not JSON
             **{_OPTIMIZER + name: value for name, value in self.optimizer.items()},
         }
@@ -107,6 +113,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             best=float(tensors.pop("best")),
             image=tensors.pop("image"),
             good=tensors.pop("good"),
+            seen=tensors.pop("seen", None),
             optimizer={name.removeprefix(_OPTIMIZER): value for name, value in tensors.items()},
             **header,
         )

@@ -39,6 +39,8 @@ from stylecap.style.options import StyleOptions
 
 _SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
 _DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
+_LOOK_EVERY = 10  # steps from one look at whether the picture still changes to the next
+_INVISIBLE = 0.25 / 255  # mean change of a pixel between two looks that nobody sees
 _FINE_SHARE = 0.8  # strength at which scales are mixed
 _NOISE = 0.1  # deviation of the noise that a painting may start from
 
@@ -110,7 +112,16 @@ def transfer_style(
             "checkpoint: it is of a run with other options, inputs, network, threads or versions; "
             "start without it"
         )
-    run = _Run(options, backbone.runtime, identity, resume, on_progress, on_checkpoint, should_stop)
+    run = _Run(
+        options,
+        sizes,
+        backbone.runtime,
+        identity,
+        resume,
+        on_progress,
+        on_checkpoint,
+        should_stop,
+    )
     painting = content
     with backbone.runtime.using_threads():
         for order, at in enumerate(sizes):
@@ -127,10 +138,9 @@ def transfer_style(
                 _targets(backbone, prepared, at, options, regions, cache),
                 options,
             )
-            steps = options.steps // len(sizes) + (order < options.steps % len(sizes))
             stage = f"scale {order + 1} of {len(sizes)}, {at[1]}x{at[0]}"
             variable = luminance(start) if options.color == "keep-luminance" else start
-            painting = bring_back(run.descend(objective, variable, order, steps, stage, bring_back))
+            painting = bring_back(run.descend(objective, variable, order, stage, bring_back))
             if run.stopped:
                 break
     if painting.shape[-2:] != content.shape[-2:]:
@@ -197,6 +207,11 @@ def scale_sizes(size: tuple[int, int], options: StyleOptions) -> list[tuple[int,
     return sizes[-options.steps :]
 
 
+def scale_steps(options: StyleOptions, scales: int) -> list[int]:
+    """Steps at each of the scales that a painting goes through, if none settles early."""
+    return [options.steps // scales + (order < options.steps % scales) for order in range(scales)]
+
+
 @dataclass(slots=True)
 class _Descent:
     """The optimisation of one scale between two steps."""
@@ -206,6 +221,15 @@ class _Descent:
     good: Tensor
     best: float = math.inf
     step: int = 0
+    seen: Tensor | None = None
+    settled: bool = False
+
+    def look(self) -> None:
+        """Note whether the picture has changed visibly since the last look; reads the device."""
+        if self.seen is not None:
+            moved = (self.image - self.seen).abs().mean(dim=(1, 2, 3)).amax()
+            self.settled = float(moved) < _INVISIBLE
+        self.seen = self.image.clone()
 
 
 class _Run:
@@ -214,6 +238,7 @@ class _Run:
     def __init__(
         self,
         options: StyleOptions,
+        sizes: Sequence[tuple[int, int]],
         runtime: Runtime,
         identity: Callable[[], str],
         resume: Checkpoint | None,
@@ -235,6 +260,8 @@ class _Run:
         self._loss: dict[str, Any] = {}
         self._step = resume.steps if resume else 0
         self.first_scale = resume.scale if resume else 0
+        self._plan = scale_steps(options, len(sizes))
+        self._pixels = [height * width for height, width in sizes]
         self.stopped = False
 
     def descend(
@@ -242,13 +269,12 @@ class _Run:
         objective: Objective,
         start: Tensor,
         scale: int,
-        steps: int,
         stage: str,
         bring_back: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Minimise over one scale; returns the last good picture, shaped like ``start``."""
         at = self._begun(scale, start)
-        while at.step < steps:
+        while at.step < self._plan[scale] and not at.settled:
             if self._should_stop is not None and self._should_stop():
                 self.stopped = True
                 break
@@ -265,13 +291,15 @@ class _Run:
                     message = f"step {self._step}: the loss became {total:.3g}; shorter steps"
                     self._messages.append(message)
                     at.optimizer.restart(0.25)
-                    at.image = at.good
+                    at.image, at.seen = at.good, None
+            if self._options.early_stopping and at.step % _LOOK_EVERY == 0 and not message:
+                at.look()
             if not message:
                 at.image = at.optimizer.step(x, gradient).clamp(0, 1)
             at.step += 1
             if self._on_checkpoint is not None:
                 self._on_checkpoint(lambda: self._checkpoint(scale, at))
-            self._report(stage, total, losses, message, at.image, bring_back)
+            self._report(scale, at, stage, total, losses, message, bring_back)
         x = at.image
         with torch.no_grad():
             final = objective(x.expand(-1, 3, -1, -1))
@@ -299,7 +327,8 @@ class _Run:
             {name: v.to(device) if v.ndim else v for name, v in before.optimizer.items()}
         )
         image, good = before.image.to(device), before.good.to(device)
-        return _Descent(optimizer, image, good, before.best, before.step)
+        seen = None if before.seen is None else before.seen.to(device)
+        return _Descent(optimizer, image, good, before.best, before.step, seen, before.settled)
 
     def _checkpoint(self, scale: int, at: _Descent) -> Checkpoint:
         return Checkpoint(
@@ -313,21 +342,29 @@ class _Run:
             best=at.best,
             image=at.image.detach().cpu(),
             good=at.good.cpu(),
+            seen=None if at.seen is None else at.seen.cpu(),
+            settled=at.settled,
             optimizer={name: value.cpu() for name, value in at.optimizer.state().items()},
         )
 
     def _report(
         self,
+        scale: int,
+        at: _Descent,
         stage: str,
         total: float | None,
         losses: Losses,
         message: str,
-        x: Tensor,
         bring_back: Callable[[Tensor], Tensor],
     ) -> None:
         if self._on_progress is None:
             return
-        shown = x.detach()
+        shown = at.image.detach()
+        left = [*([0] * scale), *self._plan[scale:]]
+        left[scale] -= self._plan[scale] if at.settled else at.step
+        made = [*self._plan[:scale], at.step]
+        work = sum(steps * pixels for steps, pixels in zip(made, self._pixels, strict=False))
+        rest = sum(steps * pixels for steps, pixels in zip(left, self._pixels, strict=True))
         parts = {}
         if total is not None:
             parts = {
@@ -337,12 +374,13 @@ class _Run:
         self._on_progress(
             Progress(
                 step=self._step,
-                steps=self._options.steps,
+                steps=self._step + sum(left),
                 seconds=time.perf_counter() - self._begin,
                 stage=stage,
                 loss=total,
                 parts=parts,
                 message=message,
+                share=work / (work + rest),
                 preview=lambda: bring_back(shown).cpu(),
             )
         )
