@@ -199,7 +199,9 @@ def test_the_work_left_counts_pixels() -> None:
         small_backbone(),
         on_progress=lambda progress: shares.append(progress.share),
     )
-    assert shares == pytest.approx([0.1, 0.2, 0.6, 1.0])  # the finer scale has four times the pixels
+    assert shares == pytest.approx(
+        [0.1, 0.2, 0.6, 1.0]
+    )  # the finer scale has four times the pixels
 
 
 def test_a_diverging_step_returns_to_the_last_good_picture(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
+        "--estimate",
+        action="store_true",
+        help="only say what it would take, in time and memory, from a few steps measured here",
+    )
+    output.add_argument(
         "--save-every",
         metavar="N",
         type=_count,
@@ -114,7 +120,10 @@ class _Job:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted, with the picture so far saved."""
+    begin = time.perf_counter()
     job = _repeated(arguments) if arguments.from_record else _new(arguments)
+    if arguments.estimate:
+        return _estimate(arguments, job, begin)
     from stylecap import api
 
     with Display(quiet=arguments.quiet) as display:
@@ -139,6 +148,57 @@ def run(arguments: argparse.Namespace) -> int:
             result.save(job.output, quality=arguments.quality)
     _report(result, job.output, arguments)
     return _INTERRUPTED if interruption.requested else 0
+
+
+def _estimate(arguments: argparse.Namespace, job: _Job, begin: float) -> int:
+    """Say what the run would take; ``begin`` is when the command did."""
+    if arguments.fine_style is not None:
+        raise OptionError("--estimate: not for mixed styles; give the mixture as STYLE")
+    from stylecap.backbone import load_backbone
+    from stylecap.estimate import estimate, measure_painting
+    from stylecap.runtime import Runtime
+
+    options = job.options
+    if job.backbone is None:
+        runtime = Runtime.choose(options.device, options.precision)
+        job.backbone = load_backbone(options.backbone, runtime=runtime)
+    loading = time.perf_counter() - begin
+    measured = measure_painting(
+        job.content,
+        job.styles,
+        options,
+        job.backbone,
+        init_image=job.init_image,
+        mask=job.mask,
+        mask_colors=job.mask_colors,
+    )
+    found = estimate(measured.shape, len(job.styles), options, measured)
+    (height, width), runtime, seconds = found.size, found.runtime, found.seconds + loading
+    if arguments.json:
+        say_json(
+            {
+                "seconds": seconds,
+                "loading_seconds": loading,
+                "step_seconds": found.step_seconds,
+                "steps": found.steps,
+                "width": width,
+                "height": height,
+                "memory_bytes": found.memory_bytes,
+                "free_bytes": runtime.free_bytes(),
+                **asdict(runtime),
+            }
+        )
+        return 0
+    most = "at most " if options.early_stopping else ""
+    say(
+        f"about {most}{duration(seconds)} for {found.steps} steps; one of {width}x{height} takes "
+        f"{found.step_seconds:.2f} s ({runtime.device}, {runtime.precision}, "
+        f"{runtime.threads} threads)"
+    )
+    free = runtime.free_bytes()
+    here = "" if free is None else f"; {free / 1e9:.2f} GB are free"
+    say(f"about {found.memory_bytes / 1e9:.2f} GB of memory besides the network{here}")
+    return 0
 
 
 def _new(arguments: argparse.Namespace) -> _Job:
