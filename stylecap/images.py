@@ -95,6 +95,16 @@ def load_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
             raise _unreadable(path, error, picture.format) from error
 
 
+def picture_shape(path: str | Path) -> tuple[int, int]:
+    """(height, width) that a picture file's header says; EXIF may still lay it on its side.
+
+    Raises:
+        InputError: missing, not a file, not readable or not a picture.
+    """
+    with _opened(path) as picture:
+        return picture.height, picture.width
+
+
 def split_alpha(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The picture over white (RGB), and its alpha (mode L), or None if it has none."""
     if not picture.has_transparency_data:

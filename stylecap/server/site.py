@@ -24,6 +24,7 @@ from stylecap.style.builtin import STYLES
 if TYPE_CHECKING:
     from stylecap.backbone import Backbone
     from stylecap.captioning.captioner import Captioner
+    from stylecap.estimate import Measured
     from stylecap.server.jobs import Job
 
 COOKIE = "stylecap"
@@ -50,6 +51,7 @@ class Site:
         self._uploads: dict[str, set[str]] = {}
         self._networks: OrderedDict[str, Backbone] = OrderedDict()
         self._captioner: Captioner | None = None
+        self._costs: dict[str, Measured] = {}
         self._lock = threading.RLock()
 
     # networks; for the worker
@@ -91,6 +93,19 @@ class Site:
         self.backbone("vgg16")
         with suppress(Exception):  # whoever asks for a caption is told why there is none
             self.captioner()
+
+    def measure(self, job: Job) -> None:
+        """See how fast the networks are, if this machine does not remember; for the worker."""
+        from stylecap.estimate import measure_network
+
+        for name in ("vgg16", "alexnet"):
+            job.give_way()
+            with suppress(Exception):  # only the line beside the button is missing then
+                self._costs[name] = measure_network(self.backbone(name))
+
+    def cost(self, name: str) -> Measured | None:
+        """How fast a network is here, once it was measured."""
+        return self._costs.get(name)
 
     # pictures
 
