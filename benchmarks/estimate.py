@@ -26,7 +26,7 @@ def expected(
     content: str, styles: list[str], options: stylecap.StyleOptions, backbone: stylecap.Backbone
 ) -> float:
     measured = measure_painting(content, styles, options, backbone)
-    return estimate(measured.shape, len(styles), options, measured).seconds
+    return estimate(measured.shape, len(styles), options, measured).seconds + measured.around
 
 
 def main() -> None:

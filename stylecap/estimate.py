@@ -62,7 +62,7 @@ class Estimate:
     """What a painting is expected to need, if no scale of it ends early.
 
     Attributes:
-        seconds: from the pictures' files to the result's, with the network loaded.
+        seconds: of the optimisation.
         steps: of all scales.
         step_seconds: of one at the finest scale.
         size: (height, width) of that scale.
@@ -149,7 +149,7 @@ def estimate(
         for at, steps in zip(sizes, scale_steps(options, len(sizes)), strict=True)
     )
     return Estimate(
-        seconds=seconds + measured.around,
+        seconds=seconds,
         steps=options.steps,
         step_seconds=measured.cost.late(size),
         size=size,

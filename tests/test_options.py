@@ -23,7 +23,7 @@ def wrong_values(declared: Option) -> list[Any]:
     if declared.kind is str:
         wrong += [1, 1.5, True]
     else:
-        wrong += ["1", True, math.nan, math.inf, -math.inf, 1j]
+        wrong += ["1", 1 if declared.kind is bool else True, math.nan, math.inf, -math.inf, 1j]
     if declared.kind is int:
         wrong += [1.0, 10**30]
     if declared.choices:

@@ -61,8 +61,10 @@ def _measured(job: Job, jobs: Sequence[Job]) -> BatchEstimate:
     )
     kinds = Counter((len(other.styles), other.options) for other in jobs)
     each = {kind: estimate(measured.shape, *kind, measured) for kind in kinds}
+    painting = sum(count * each[kind].seconds for kind, count in kinds.items())
+    # A style is read, or painted, once; that outweighs what reading and saving a job takes.
     return BatchEstimate(
-        seconds=sum(count * each[kind].seconds for kind, count in kinds.items()),
+        seconds=painting + measured.around * len({other.styles for other in jobs}),
         memory_bytes=max(found.memory_bytes for found in each.values()),
         measured=job.content,
         job=each[len(job.styles), job.options],

@@ -162,7 +162,7 @@ def _estimate(arguments: argparse.Namespace, job: _Job, begin: float) -> int:
     if job.backbone is None:
         runtime = Runtime.choose(options.device, options.precision)
         job.backbone = load_backbone(options.backbone, runtime=runtime)
-    loading = time.perf_counter() - begin
+    around = time.perf_counter() - begin
     measured = measure_painting(
         job.content,
         job.styles,
@@ -172,13 +172,14 @@ def _estimate(arguments: argparse.Namespace, job: _Job, begin: float) -> int:
         mask=job.mask,
         mask_colors=job.mask_colors,
     )
+    around += measured.around
     found = estimate(measured.shape, len(job.styles), options, measured)
-    (height, width), runtime, seconds = found.size, found.runtime, found.seconds + loading
+    (height, width), runtime, seconds = found.size, found.runtime, found.seconds + around
     if arguments.json:
         say_json(
             {
                 "seconds": seconds,
-                "loading_seconds": loading,
+                "around_seconds": around,
                 "step_seconds": found.step_seconds,
                 "steps": found.steps,
                 "width": width,
