@@ -19,7 +19,7 @@ from stylecap.images import fit_long_side
 from stylecap.measured import measure, processor, recall
 from stylecap.progress import Progress
 from stylecap.runtime import Runtime
-from stylecap.style.memory import estimate_bytes
+from stylecap.style.memory import memory_budget, plan_memory
 from stylecap.style.optimizers import HISTORY, LBFGS
 from stylecap.style.options import StyleOptions
 from stylecap.style.transfer import scale_sizes, scale_steps
@@ -148,13 +148,15 @@ def estimate(
         measured.cost.seconds(at, steps, passes)
         for at, steps in zip(sizes, scale_steps(options, len(sizes)), strict=True)
     )
+    runtime = measured.runtime
+    plan = plan_memory(size, options, runtime, memory_budget(options, runtime))
     return Estimate(
         seconds=seconds,
         steps=options.steps,
         step_seconds=measured.cost.late(size),
         size=size,
-        memory_bytes=estimate_bytes(size, options, measured.runtime),
-        runtime=measured.runtime,
+        memory_bytes=plan.bytes,
+        runtime=runtime,
     )
 
 
