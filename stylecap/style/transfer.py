@@ -41,7 +41,7 @@ from stylecap.style.strips import Strips
 _SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
 _DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
 _LOOK_EVERY = 10  # steps from one look at whether the picture still changes to the next
-_INVISIBLE = 1 / 255  # mean change of a pixel between two looks; see benchmarks/RESULTS.md
+_INVISIBLE = 0.5 / 255  # mean change of a pixel between two looks that 8 bits would hide
 _FINE_SHARE = 0.8  # strength at which scales are mixed
 _NOISE = 0.1  # deviation of the noise that a painting may start from
 
