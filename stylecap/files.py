@@ -48,6 +48,15 @@ def named(path: str | Path) -> str:
     return "".join(part if part.isprintable() else repr(part)[1:-1] for part in str(path))
 
 
+def readable_size(size: int) -> str:
+    """Bytes as a person would say them: ``9.87 MB``, ``350 MB``, ``1.2 GB``."""
+    unit, name = next(
+        ((unit, name) for unit, name in ((10**9, "GB"), (10**6, "MB")) if size >= unit),
+        (1000, "kB"),
+    )
+    return f"{float(f'{size / unit:.3g}'):g} {name}"
+
+
 def reason_of(error: BaseException) -> str:
     """What went wrong, in one line without the error's number."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -12,6 +12,7 @@ from stylecap import estimate as module
 from stylecap.cli.main import main
 from stylecap.errors import InputError
 from stylecap.estimate import Measured, StepCost, estimate, measure_network, measure_painting
+from stylecap.files import readable_size
 from stylecap.images import save_picture, to_picture
 from stylecap.runtime import Runtime
 from stylecap.style.memory import estimate_bytes
@@ -101,6 +102,14 @@ def test_a_network_is_measured_once_a_machine(
     assert len(list(tmp_path.rglob("step-*.json"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(999, "0.999 kB"), (34_210_000, "34.2 MB"), (999_999_999, "1000 MB"), (1_234e6, "1.23 GB")],
+)
+def test_sizes_are_readable(size: int, expected: str) -> None:
+    assert readable_size(size) == expected
+
+
 @pytest.mark.real_weights
 def test_the_command_only_estimates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -126,5 +135,5 @@ def test_the_command_only_estimates(
     chosen = StyleOptions(backbone="alexnet", size=64, steps=7)
     assert told["memory_bytes"] == estimate_bytes((64, 64), chosen, CPU)
     assert main(["stylize", "cat.png", "mosaic", *flags]) == 0
-    assert "about at most" in capsys.readouterr().out
+    assert "at most about" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["cat.png"]

@@ -97,7 +97,7 @@ def test_the_line_beside_the_button_says_what_it_will_take(ann, server, photo):
         given = ann.labelled("expect", Your_photo=photo, Steps=steps, Network="alexnet")
         return ann.call_now("expect", given)
 
-    pattern = r"About (\d+) min at most, and 0\.\d GB"
+    pattern = r"About (\d+) min at most, and \d+ MB"
     minutes = [int(re.search(pattern, said(mine, steps))[1]) for steps in (30000, 39000)]
     assert minutes[1] / minutes[0] == pytest.approx(1.3, abs=0.1)
     for unknown in (None, as_input("/etc/hostname")):

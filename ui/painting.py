@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from stylecap.errors import OptionError, StylecapError
+from stylecap.files import readable_size
 from stylecap.server import faults
 from stylecap.server.commands import command_line, python_lines
 from stylecap.server.history import Item
@@ -363,7 +364,7 @@ def _listen_for_changes(page: Context, forecast: Any, photo: Any, settings: Sett
             return ""
         if found is None:
             return ""
-        time, memory = page.words.duration(found.seconds), f"{found.memory_bytes / 1e9:.1f}"
+        time, memory = page.words.duration(found.seconds), readable_size(found.memory_bytes)
         return pieces.hint(page.words("expected", time=time, memory=memory))
 
     changing = ("size", "steps", "scales", "style_scale", "backbone", "optimizer")

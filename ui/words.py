@@ -37,8 +37,8 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     ),
     "paint": ("Paint", "그리기"),
     "expected": (
-        "About {time} at most, and {memory} GB of memory",
-        "최대 약 {time}, 메모리 약 {memory}GB",
+        "About {time} at most, and {memory} of memory",
+        "최대 약 {time}, 메모리 약 {memory}",
     ),
     "stop": ("Stop and keep the picture so far", "멈추고 지금까지의 그림 저장"),
     "preset": ("Quality", "품질"),

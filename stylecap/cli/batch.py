@@ -25,6 +25,7 @@ from stylecap.cli.terminal import (
     say,
 )
 from stylecap.errors import InputError, OptionError, OutputError
+from stylecap.files import readable_size
 from stylecap.style.options import PRESETS, StyleOptions
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _dry_run(arguments: argparse.Namespace, jobs: list[Job], options: BatchOptio
             f"{len(jobs)} jobs, about {whole} with one worker{shared}; a step of "
             f"{one.size[1]}x{one.size[0]} took {one.step_seconds:.3f} s ({runtime.device}, "
             f"{runtime.precision}, {runtime.threads} threads, {found.measured}); each worker needs "
-            f"about {found.memory_bytes / 1e9:.2f} GB besides its network"
+            f"about {readable_size(found.memory_bytes)} besides its network"
         )
     )
     return 0

@@ -21,6 +21,7 @@ from stylecap.cli.terminal import (
     say_json,
 )
 from stylecap.errors import OptionError, OutputError, RecordError
+from stylecap.files import readable_size
 from stylecap.style.builtin import STYLES
 from stylecap.style.options import PRESETS, StyleOptions, recorded_options
 
@@ -192,13 +193,13 @@ def _estimate(arguments: argparse.Namespace, job: _Job, begin: float) -> int:
         return 0
     most = "at most " if options.early_stopping else ""
     say(
-        f"about {most}{duration(seconds)} for {found.steps} steps; one of {width}x{height} takes "
+        f"{most}about {duration(seconds)} for {found.steps} steps; one of {width}x{height} takes "
         f"{found.step_seconds:.2f} s ({runtime.device}, {runtime.precision}, "
         f"{runtime.threads} threads)"
     )
     free = runtime.free_bytes()
-    here = "" if free is None else f"; {free / 1e9:.2f} GB are free"
-    say(f"about {found.memory_bytes / 1e9:.2f} GB of memory besides the network{here}")
+    here = "" if free is None else f"; {readable_size(free)} are free"
+    say(f"about {readable_size(found.memory_bytes)} of memory besides the network{here}")
     return 0
 
 
