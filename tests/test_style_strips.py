@@ -142,9 +142,12 @@ def test_every_row_belongs_to_one_strip() -> None:
         }
 
 
-def test_stages_end_with_a_pooling_or_the_deepest_layer() -> None:
+def test_stages_end_behind_a_pooling_or_with_the_deepest_layer() -> None:
     stages = split_stages("vgg16", ["relu1_1", "relu4_2"])
-    assert [stage[-1].name for stage in stages] == ["pool1", "pool2", "pool3", "relu4_2"]
+    assert [stage[-1].name for stage in stages] == ["relu1_2", "relu2_2", "relu3_3", "relu4_2"]
+    kept = split_stages("vgg16", ["relu1_2", "pool2", "conv3_1"], "max")
+    assert [stage[-1].name for stage in kept] == ["pool1", "pool2", "conv3_1"]
+    assert split_stages("alexnet", ["relu2"], "average")[0][-1].name == "pool1"
     assert stages[0][0].name == "conv1_1"
 
 

@@ -126,10 +126,11 @@ def estimate_bytes(
     strips = strips or Strips()
     width = 2 if runtime.precision == "bfloat16" else 4
     styled, contents = options.resolved_style_layers, options.resolved_content_layers
+    wanted = (*styled, *contents)
     kept = most = 0
     height, across = size
     below = 3 * height * across
-    for order, stage in enumerate(split_stages(options.backbone, (*styled, *contents))):
+    for order, stage in enumerate(split_stages(options.backbone, wanted, options.pooling)):
         in_strips = order < strips.stages
         held = 0  # in a strip
         for layer in stage:
@@ -157,7 +158,7 @@ def estimate_bytes(
 
 def _plans(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> Iterator[Plan]:
     layers = (*options.resolved_style_layers, *options.resolved_content_layers)
-    stages = len(split_stages(options.backbone, layers))
+    stages = len(split_stages(options.backbone, layers, options.pooling))
     ways = [(count, HISTORY) for count in range(stages + 1)]
     if options.optimizer == "lbfgs":
         ways += [(stages, history) for history in _SHORTER]

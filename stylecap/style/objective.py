@@ -140,7 +140,7 @@ class Objective:
     def save_memory(self) -> bool:
         """Compute one more stage of the network in strips; False if all are already."""
         layers = (*self._content_layers, *self._style_layers)
-        if self._strips.stages >= len(split_stages(self._backbone.name, layers)):
+        if self._strips.stages >= len(split_stages(self._backbone.name, layers, self._pooling)):
             return False
         self._strips = replace(self._strips, stages=self._strips.stages + 1)
         return True

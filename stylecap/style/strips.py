@@ -1,7 +1,7 @@
 """What the objective needs of a network, stage by stage and strip by strip: less memory, same sums.
 
-Losses need of each layer only sums over positions. So the network is cut into stages, each up to
-and including a pooling, and a stage may be computed in strips of rows: of it, only its input and
+Losses need of each layer only sums over positions. So the network is cut into stages, each from
+one pooling to the next, and a stage may be computed in strips of rows: of it, only its input and
 its sums are kept, and for the gradient every strip is computed again. Each strip reads exactly
 the rows that its own rows see, so that nothing is approximated: convolutions pad with zeros only
 where the image ends.
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from stylecap.backbone import Backbone, Layer, architecture
+from stylecap.backbone import Backbone, Layer, architecture, layers_needed
 
 
 class Term(Protocol):
@@ -42,16 +42,16 @@ class Strips:
     values: int = 8_000_000
 
 
-def split_stages(name: str, layers: Sequence[str]) -> list[tuple[Layer, ...]]:
-    """Cut a network after each pooling, up to the deepest of some layers."""
-    network = architecture(name)
-    deepest = max(index for index, layer in enumerate(network) if layer.name in set(layers))
+def split_stages(name: str, wanted: Sequence[str], pooling: str = "max") -> list[tuple[Layer, ...]]:
+    """Cut a network before each convolution that follows a pooling, up to the deepest layer."""
     stages: list[tuple[Layer, ...]] = []
-    begin = 0
-    for index, layer in enumerate(network[: deepest + 1]):
-        if layer.kind == "pool" or index == deepest:
-            stages.append(network[begin : index + 1])
-            begin = index + 1
+    pooled = True
+    for layer in layers_needed(name, wanted, pooling):
+        if pooled and layer.kind == "conv":
+            stages.append(())
+            pooled = False
+        pooled |= layer.kind == "pool"
+        stages[-1] += (layer,)
     return stages
 
 
@@ -77,7 +77,7 @@ def measure(
     strips = strips or Strips()
     found: list[Tensor] = []
     x = image
-    for order, layers in enumerate(split_stages(backbone.name, tuple(terms))):
+    for order, layers in enumerate(split_stages(backbone.name, tuple(terms), pooling)):
         stage = _Stage(backbone, layers, terms, pooling, first=order == 0)
         if order < strips.stages:
             x, *sums = _InStrips.apply(x, stage, strips.values)
