@@ -130,7 +130,7 @@ def main() -> None:
             reference = objective(*paths, str(folder / "plain.png"))
         print(f"{steps} steps, plain L-BFGS float32: {reference:.4f}, {seconds:.3f} s a step")
         options = stylecap.StyleOptions(
-            size=arguments.size, steps=steps, scales=1, objective="gatys"
+            size=arguments.size, steps=steps, scales=1, objective="gatys", early_stopping=False
         )
         result = stylize(*paths, options, backbone=fast)
         result.save(folder / "ours.png")

@@ -361,7 +361,9 @@ def test_a_server_that_starts_again_goes_on_with_its_batches(tmp_path):
     photos = [tmp_path / f"{name}.png" for name in "abc"]
     for place, path in enumerate(photos):
         write_photo(path, seed=place)
-    painting = StyleOptions(backbone="alexnet", size=64, steps=80, scales=1, precision="float32")
+    painting = StyleOptions(
+        backbone="alexnet", size=64, steps=80, scales=1, precision="float32", early_stopping=False
+    )
     first = Site(options)
     name = first.batches.start(ANN, photos, ["mosaic"], painting).name
     until(lambda: first.batches.all_of(ANN)[0].painted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -161,6 +163,43 @@ def test_a_stop_keeps_the_picture_so_far_at_full_size() -> None:
     assert done.steps == 5
     assert done.image.shape == (1, 3, 140, 140)
     assert (done.image - photo(140, 1)).abs().mean() > 1e-3
+
+
+def test_a_scale_ends_when_the_picture_no_longer_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam with tiny steps: no pixel moves by more than the rate times the steps."""
+    chosen = options(steps=60, scales=2, optimizer="adam", learning_rate=1e-5)
+    told: list[Progress] = []
+
+    def paint(changed: StyleOptions) -> transfer.Transfer:
+        told.clear()
+        return transfer_style(
+            photo(140, 1), [photo(48, 2)], changed, small_backbone(), on_progress=told.append
+        )
+
+    done = paint(chosen)
+    assert done.steps == 22
+    assert not done.stopped
+    assert [progress.steps for progress in told] == [60] * 10 + [41] * 11 + [22]
+    assert [progress.step for progress in told] == list(range(1, 23))
+    assert told[-1].seconds_left == 0
+    shares = [progress.share or 0 for progress in told]
+    assert shares == sorted(shares)
+    assert paint(replace(chosen, early_stopping=False)).steps == 60
+    assert paint(replace(chosen, learning_rate=0.01)).steps == 60
+
+
+def test_the_work_left_counts_pixels() -> None:
+    shares: list[float | None] = []
+    transfer_style(
+        photo(140, 1),
+        [photo(48, 2)],
+        options(steps=4, scales=2),
+        small_backbone(),
+        on_progress=lambda progress: shares.append(progress.share),
+    )
+    assert shares == pytest.approx(
+        [0.1, 0.2, 0.6, 1.0]
+    )  # the finer scale has four times the pixels
 
 
 def test_a_diverging_step_returns_to_the_last_good_picture(

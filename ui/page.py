@@ -13,6 +13,7 @@ import gradio as gr
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 
+from stylecap.server.jobs import BATCH
 from stylecap.server.options import PageOptions
 from stylecap.server.site import Site, visitor
 from stylecap.server.web import frame
@@ -71,6 +72,7 @@ def create_app(options: PageOptions) -> FastAPI:
             theme=_theme(),
         )
     site.queue.submit("", "", site.warm_up)
+    site.queue.submit("", "", site.measure, lane=BATCH)
     site.batches.resume()
     return app
 

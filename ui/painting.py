@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from stylecap.errors import OptionError, StylecapError
+from stylecap.files import readable_size
 from stylecap.server import faults
 from stylecap.server.commands import command_line, python_lines
 from stylecap.server.history import Item
@@ -20,6 +21,7 @@ from stylecap.server.painting import (
     PaintRequest,
     Restored,
     check_request,
+    expected,
     paint,
     record_of,
     restore,
@@ -289,7 +291,9 @@ def style_tab(page: Context) -> StyleTab:
             settings = Settings(page, extra=True)
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
             go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint")
+            forecast = pieces.panel(elem_id="expected")
             result = Result(page)
+    _listen_for_changes(page, forecast, photo, settings)
     tab = StyleTab([photo, style, gallery, *settings.inputs, result.status], settings, page)
 
     async def start(
@@ -343,6 +347,39 @@ def style_tab(page: Context) -> StyleTab:
     style.clear(lambda: _tiles(page, None), None, gallery, queue=False, api_visibility="private")
     photo.upload(bring_back, photo, tab.restored, api_visibility="private", api_name="bring_back")
     return tab
+
+
+def _listen_for_changes(page: Context, forecast: Any, photo: Any, settings: Settings) -> None:
+    """Say beside the button what the painting will take, whenever that changes."""
+
+    def forecast_for(request: gr.Request, photo: str | None, *values: Any) -> str:
+        try:
+            owner = page.owner(request)
+            content = page.site.given(owner, photo)
+            if content is None:
+                return ""
+            more, options, _ = settings.read(owner, values)
+            found = expected(content, 1 + len(more), options, page.site)
+        except StylecapError:  # pressing the button will say what is wrong
+            return ""
+        if found is None:
+            return ""
+        time, memory = page.words.duration(found.seconds), readable_size(found.memory_bytes)
+        return pieces.hint(page.words("expected", time=time, memory=memory))
+
+    changing = ("size", "steps", "scales", "style_scale", "backbone", "optimizer")
+    named = settings.controls.by_name
+    gr.on(
+        [photo.change, *(named[name].change for name in changing)],
+        forecast_for,
+        [photo, *settings.inputs],
+        forecast,
+        queue=False,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        api_visibility="private",
+        api_name="expect",
+    )
 
 
 def listen_for_stop(page: Context, stop: gr.Button) -> None:

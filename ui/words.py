@@ -36,6 +36,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "하나를 고르거나, 위에 직접 그림을 넣으세요.",
     ),
     "paint": ("Paint", "그리기"),
+    "expected": (
+        "About {time} at most, and {memory} of memory",
+        "최대 약 {time}, 메모리 약 {memory}",
+    ),
     "stop": ("Stop and keep the picture so far", "멈추고 지금까지의 그림 저장"),
     "preset": ("Quality", "품질"),
     "preset.draft": ("Draft", "초안"),
@@ -277,6 +281,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "option.style_scale": ("Size of the strokes", "붓질 크기"),
     "option.seed": ("Seed", "시드"),
     "option.blend": ("Weights of the styles", "스타일별 비중"),
+    "option.early_stopping": (
+        "Stop when nothing visible changes",
+        "눈에 띄는 변화가 없으면 멈춤",
+    ),
     "option.init": ("Start from", "시작 그림"),
     "option.scales": ("Sizes from coarse to fine", "거친 것부터 고운 것까지의 크기 수"),
     "option.objective": ("Objective", "목적 함수"),
@@ -337,6 +345,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
 # Help in Korean, where the option's own (English) help should be shown in English.
 _KOREAN_HELP: Mapping[str, str] = {
     "steps": "모든 크기에 고르게 나눕니다",
+    "early_stopping": "크기마다 따로 봅니다",
     "style_scale": "결과의 긴 변에 대한 스타일 긴 변의 비율",
     "scales": "크기는 매번 두 배가 됩니다",
     "objective": "relative: 강도 하나로 조절, gatys: 논문의 식과 가중치",

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from stylecap.cli.terminal import (
     say,
 )
 from stylecap.errors import InputError, OptionError, OutputError
+from stylecap.files import readable_size
 from stylecap.style.options import PRESETS, StyleOptions
 
 if TYPE_CHECKING:
@@ -188,7 +190,7 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
 
 
 def _dry_run(arguments: argparse.Namespace, jobs: list[Job], options: BatchOptions) -> int:
-    from stylecap.batch.estimate import estimate
+    from stylecap.batch.estimate import estimate_batch
     from stylecap.batch.jobs import check_jobs
 
     check_jobs(jobs, arguments.output)
@@ -197,39 +199,38 @@ def _dry_run(arguments: argparse.Namespace, jobs: list[Job], options: BatchOptio
             _print_event({"event": "queued", **_named(job)})
         else:
             say(one_line(f"{job.content} + {', '.join(job.styles)} -> {job.output}"))
-    found = estimate(jobs)
+    found = estimate_batch(jobs)
     if found is None:
         raise InputError("dry run: none of the jobs can be read, so nothing could be measured")
     workers = options.workers or 1
+    one, runtime = found.job, found.job.runtime
     told = {
         "jobs": len(jobs),
         "seconds_one_worker": found.seconds,
-        "step_seconds": found.step_seconds,
+        "step_seconds": one.step_seconds,
         "measured": found.measured,
-        "height": found.size[0],
-        "width": found.size[1],
+        "height": one.size[0],
+        "width": one.size[1],
         "memory_bytes": found.memory_bytes,
-        "device": found.device,
-        "precision": found.precision,
-        "threads": found.threads,
+        **asdict(runtime),
     }
     if arguments.json:
         _print_event({"event": "estimate", **told})
         return 0
-    one = duration(found.seconds)
+    whole = duration(found.seconds)
     shared = (
         f"; {workers} workers share the machine's processors, and gain what one leaves idle"
-        if workers > 1 and found.device == "cpu"
+        if workers > 1 and runtime.device == "cpu"
         else f", {duration(found.seconds / workers)} with {workers}"
         if workers > 1
         else ""
     )
     say(
         one_line(
-            f"{len(jobs)} jobs, about {one} with one worker{shared}; a step of "
-            f"{found.size[1]}x{found.size[0]} took {found.step_seconds:.3f} s ({found.device}, "
-            f"{found.precision}, {found.threads} threads, {found.measured}); each worker needs "
-            f"about {found.memory_bytes / 1e9:.2f} GB besides its network"
+            f"{len(jobs)} jobs, about {whole} with one worker{shared}; a step of "
+            f"{one.size[1]}x{one.size[0]} took {one.step_seconds:.3f} s ({runtime.device}, "
+            f"{runtime.precision}, {runtime.threads} threads, {found.measured}); each worker needs "
+            f"about {readable_size(found.memory_bytes)} besides its network"
         )
     )
     return 0

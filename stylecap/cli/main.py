@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "search": ("stylecap.cli.search", "find pictures by a picture, a style or words"),
     "train-search": ("stylecap.cli.train_search", "train the search by words"),
     "weights": ("stylecap.cli.weights", "list, verify or fetch pretrained weights"),
+    "runtime": ("stylecap.cli.runtime", "show device and precision chosen here, and why"),
     "ui": ("stylecap.cli.ui", "open the web page"),
     "show-record": ("stylecap.cli.show_record", "print how a picture was made"),
 }

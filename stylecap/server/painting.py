@@ -18,6 +18,7 @@ from stylecap.errors import InputError, LimitError, OptionError, RecordError, St
 from stylecap.images import (
     fit_long_side,
     load_picture,
+    picture_size,
     read_embedded,
     resize_picture,
     save_picture,
@@ -31,10 +32,11 @@ from stylecap.server.history import History, Item
 from stylecap.server.jobs import Job
 from stylecap.server.options import PageOptions
 from stylecap.style.builtin import STYLES
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import StyleOptions, recorded_options
 
 if TYPE_CHECKING:
     from stylecap.api import StyleResult
+    from stylecap.estimate import Estimate
     from stylecap.progress import Progress
     from stylecap.server.site import Site
 
@@ -106,6 +108,20 @@ def open_picture(path: Path, limits: PageOptions) -> Image.Image:
     if path.is_file() and path.stat().st_size > limits.max_megabytes * 1_000_000:
         raise LimitError(f"{path.name}: larger than {limits.max_megabytes} MB; give a smaller file")
     return load_picture(path, max_pixels=limits.max_megapixels * 1_000_000)
+
+
+def expected(content: Path, styles: int, options: StyleOptions, site: Site) -> Estimate | None:
+    """What a painting will take, roughly and at once; None where that is not known yet.
+
+    Raises:
+        InputError: the photo cannot be read.
+    """
+    from stylecap.estimate import estimate
+
+    measured = site.cost(options.backbone)
+    if measured is None:
+        return None
+    return estimate(picture_size(content), styles, options, measured)
 
 
 def paint(request: PaintRequest, job: Job, site: Site) -> Item:
@@ -250,7 +266,7 @@ def options_of_record(record: RunRecord) -> StyleOptions:
     """
     if record.kind != "stylize":
         raise RecordError(f"record: of a run of {record.kind!r}, expected 'stylize'")
-    values = {name: value for name, value in record.options.items() if name != "mask_colors"}
+    values = recorded_options(record.options)
     try:
         return StyleOptions(
             **{**values, **dict.fromkeys(("device", "precision", "memory"), "auto")}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from stylecap.errors import InputError, WeightsError
+from stylecap.files import cache_folder
 from stylecap.server import faults
 from stylecap.server.batches import Batches
 from stylecap.server.history import History, owner_of
@@ -23,6 +24,7 @@ from stylecap.style.builtin import STYLES
 if TYPE_CHECKING:
     from stylecap.backbone import Backbone
     from stylecap.captioning.captioner import Captioner
+    from stylecap.estimate import Measured
     from stylecap.server.jobs import Job
 
 COOKIE = "stylecap"
@@ -40,7 +42,7 @@ class Site:
 
     def __init__(self, options: PageOptions) -> None:
         self.options = options
-        folder = Path(options.folder or Path.home() / ".cache" / "stylecap" / "page")
+        folder = Path(options.folder or cache_folder() / "page")
         self.history = History(folder.expanduser(), options.keep_hours * 3600)
         for style in STYLES:
             shutil.copyfile(_TILES / f"{style}.webp", self.tile(style))
@@ -49,6 +51,7 @@ class Site:
         self._uploads: dict[str, set[str]] = {}
         self._networks: OrderedDict[str, Backbone] = OrderedDict()
         self._captioner: Captioner | None = None
+        self._costs: dict[str, Measured] = {}
         self._lock = threading.RLock()
 
     # networks; for the worker
@@ -90,6 +93,19 @@ class Site:
         self.backbone("vgg16")
         with suppress(Exception):  # whoever asks for a caption is told why there is none
             self.captioner()
+
+    def measure(self, job: Job) -> None:
+        """See how fast the networks are, if this machine does not remember; for the worker."""
+        from stylecap.estimate import measure_network
+
+        for name in ("vgg16", "alexnet"):
+            job.give_way()
+            with suppress(Exception):  # only the line beside the button is missing then
+                self._costs[name] = measure_network(self.backbone(name))
+
+    def cost(self, name: str) -> Measured | None:
+        """How fast a network is here, once it was measured."""
+        return self._costs.get(name)
 
     # pictures
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from operator import mul
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ from stylecap.style.strips import Strips
 
 _SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
 _DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
+_LOOK_EVERY = 10  # steps from one look at whether the picture still changes to the next
+_INVISIBLE = 0.5 / 255  # mean change of a pixel between two looks that 8 bits would hide
 _FINE_SHARE = 0.8  # strength at which scales are mixed
 _NOISE = 0.1  # deviation of the noise that a painting may start from
 
@@ -163,7 +166,7 @@ def transfer_together(
     check_memory(size, options, runtime, budget)
     content = torch.cat([subject.content for subject in subjects])  # (B, 3, H, W)
     sizes = scale_sizes(size, options)
-    run = _Run(subjects, styles, regions, options, backbone, budget, should_stop)
+    run = _Run(subjects, styles, regions, options, sizes, backbone, budget, should_stop)
     painting = content
     with runtime.using_threads():
         for order, at in enumerate(sizes):
@@ -183,7 +186,6 @@ def transfer_together(
                 options,
                 plan.strips,
             )
-            steps = options.steps // len(sizes) + (order < options.steps % len(sizes))
             stage = f"scale {order + 1} of {len(sizes)}, {at[1]}x{at[0]}"
             variable = luminance(start) if options.color == "keep-luminance" else start
             optimizer: Optimizer = (
@@ -192,7 +194,7 @@ def transfer_together(
                 else Adam(options.learning_rate, len(subjects))
             )
             painting = bring_back(
-                run.descend(objective, optimizer, variable, order, steps, stage, bring_back)
+                run.descend(objective, optimizer, variable, order, stage, bring_back)
             )
             if run.stopped:
                 break
@@ -260,6 +262,11 @@ def scale_sizes(size: tuple[int, int], options: StyleOptions) -> list[tuple[int,
     return sizes[-options.steps :]
 
 
+def scale_steps(options: StyleOptions, scales: int) -> list[int]:
+    """Steps at each of the scales that a painting goes through, if none settles early."""
+    return [options.steps // scales + (order < options.steps % scales) for order in range(scales)]
+
+
 @dataclass(slots=True)
 class _Descent:
     """The optimisation of one scale between two steps."""
@@ -267,8 +274,24 @@ class _Descent:
     optimizer: Optimizer
     image: Tensor
     good: Tensor
+    seen: Tensor
     best: list[float]
+    settled: list[bool]
     step: int = 0
+
+    def look(self, x: Tensor, anew: Container[int]) -> None:
+        """Note which pictures have not changed visibly since the last look; reads the device.
+
+        Args:
+            x: (B, C, H, W), the pictures now.
+            anew: numbers of those that are to be compared with later ones only.
+        """
+        moved = (x - self.seen).abs().mean(dim=(1, 2, 3)).tolist()
+        self.settled = [
+            before or (change < _INVISIBLE and number not in anew)
+            for number, (before, change) in enumerate(zip(self.settled, moved, strict=True))
+        ]
+        self.seen = x
 
 
 class _Run:
@@ -280,6 +303,7 @@ class _Run:
         styles: Sequence[Tensor],
         regions: Tensor | None,
         options: StyleOptions,
+        sizes: Sequence[tuple[int, int]],
         backbone: Backbone,
         budget: int | None,
         should_stop: ShouldStop | None,
@@ -309,8 +333,10 @@ class _Run:
         self._begins = [now - (each.seconds if each else 0) for each in before]
         self._messages = [list(each.messages) if each else [] for each in before]
         self._losses: list[dict[str, Any]] = [{} for _ in subjects]
-        self._step = self._resume[0].steps if self._resume else 0
+        self._steps = [each.steps if each else 0 for each in before]
         self.first_scale = self._resume[0].scale if self._resume else 0
+        self._planned = scale_steps(options, len(sizes))
+        self._pixels = [height * width for height, width in sizes]
         self.stopped = False
         self.spared = False
 
@@ -340,27 +366,29 @@ class _Run:
         optimizer: Optimizer,
         start: Tensor,
         scale: int,
-        steps: int,
         stage: str,
         bring_back: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Minimise over one scale; returns the last good pictures, shaped like ``start``."""
         at = self._begun(optimizer, start)
-        while at.step < steps:
+        while at.step < self._planned[scale] and not all(at.settled):
             if self._should_stop is not None and self._should_stop():
                 self.stopped = True
                 break
             x = at.image.detach().requires_grad_()
             losses, gradient = self._evaluate(objective, x)
-            self._step += 1
-            at.image = at.optimizer.step(x, gradient).clamp(0, 1)
+            for number, settled in enumerate(at.settled):
+                self._steps[number] += not settled
+            at.image = _chosen(at.settled, at.image, at.optimizer.step(x, gradient).clamp(0, 1))
             numbers = losses.numbers() if at.step % self._read_every == 0 else []
             messages = self._return_diverged(at, x.detach(), numbers)
+            if self._options.early_stopping and at.step % _LOOK_EVERY == 0:
+                at.look(x.detach(), messages)
             at.step += 1
             for number, subject in enumerate(self._subjects):
                 if subject.on_checkpoint is not None:
                     subject.on_checkpoint(partial(self._checkpoint, number, scale, at))
-            self._report(stage, numbers, messages, at.image, bring_back)
+            self._report(scale, at, stage, numbers, messages, bring_back)
         x = at.image
         with torch.no_grad():
             self._losses = objective(x.expand(-1, 3, -1, -1)).numbers()
@@ -384,8 +412,8 @@ class _Run:
             except torch.OutOfMemoryError:
                 if not objective.save_memory():
                     raise
-            for messages in self._messages:
-                messages.append(f"step {self._step + 1}: out of memory; more of it in strips")
+            for steps, messages in zip(self._steps, self._messages, strict=True):
+                messages.append(f"step {steps + 1}: out of memory; more of it in strips")
 
     def _return_diverged(
         self, at: _Descent, x: Tensor, losses: Sequence[dict[str, Any]]
@@ -411,7 +439,8 @@ class _Run:
                 at.best[number] = min(at.best[number], total)
                 continue
             at.optimizer.restart(number, 0.25)
-            messages[number] = f"step {self._step}: the loss became {total:.3g}; shorter steps"
+            step = self._steps[number]
+            messages[number] = f"step {step}: the loss became {total:.3g}; shorter steps"
             self._messages[number].append(messages[number])
         return messages
 
@@ -421,18 +450,21 @@ class _Run:
         before, self._resume = self._resume, []
         if not before:
             x = start.to(device).contiguous()
-            return _Descent(optimizer, x, x, [math.inf] * len(self._subjects))
+            count = len(self._subjects)
+            seen = torch.full_like(x, math.inf)
+            return _Descent(optimizer, x, x, seen, [math.inf] * count, [False] * count)
         optimizer.load(
             [
                 {name: v.to(device) if v.ndim else v for name, v in each.optimizer.items()}
                 for each in before
             ]
         )
-        image, good = (
+        image, good, seen = (
             torch.cat(images).to(device)
-            for images in zip(*((each.image, each.good) for each in before), strict=True)
+            for images in zip(*((each.image, each.good, each.seen) for each in before), strict=True)
         )
-        return _Descent(optimizer, image, good, [each.best for each in before], before[0].step)
+        best, settled = [each.best for each in before], [each.settled for each in before]
+        return _Descent(optimizer, image, good, seen, best, settled, before[0].step)
 
     def _checkpoint(self, number: int, scale: int, at: _Descent) -> Checkpoint:
         this = slice(number, number + 1)
@@ -442,32 +474,40 @@ class _Run:
             budget=self._budget,
             scale=scale,
             step=at.step,
-            steps=self._step,
+            steps=self._steps[number],
             seconds=time.perf_counter() - self._begins[number],
             messages=tuple(self._messages[number]),
             best=at.best[number],
+            settled=at.settled[number],
             image=at.image[this].detach().cpu(),
             good=at.good[this].cpu(),
+            seen=at.seen[this].cpu().clone(),  # a file holds no tensor twice
             optimizer={name: value.cpu() for name, value in at.optimizer.state(number).items()},
         )
 
     def _report(
         self,
+        scale: int,
+        at: _Descent,
         stage: str,
         losses: Sequence[dict[str, Any]],
         messages: dict[int, str],
-        x: Tensor,
         bring_back: Callable[[Tensor], Tensor],
     ) -> None:
-        shown = x.detach()
+        shown = at.image.detach()
+        made = [*self._planned[:scale], at.step]
+        left = [0 if all(at.settled) else self._planned[scale] - at.step]
+        left += self._planned[scale + 1 :]
+        work = sum(map(mul, made, self._pixels))
+        rest = sum(map(mul, left, self._pixels[scale:]))
         for number, subject in enumerate(self._subjects):
             if subject.on_progress is None:
                 continue
             loss = losses[number] if losses else {}
             subject.on_progress(
                 Progress(
-                    step=self._step,
-                    steps=self._options.steps,
+                    step=self._steps[number],
+                    steps=self._steps[number] + sum(left),
                     seconds=time.perf_counter() - self._begins[number],
                     stage=stage,
                     loss=loss.get("total"),
@@ -475,6 +515,7 @@ class _Run:
                     if loss
                     else {},
                     message=messages.get(number, ""),
+                    share=work / (work + rest),
                     preview=partial(_preview, bring_back, shown, number),
                 )
             )
@@ -485,14 +526,19 @@ class _Run:
             Transfer(
                 image=painting.float().cpu(),
                 loss=loss,
-                steps=self._step,
+                steps=steps,
                 seconds=time.perf_counter() - begin,
                 stopped=self.stopped,
                 messages=tuple(messages),
                 memory=memory_taken(self._budget, self._runtime) if self.spared else AUTO,
             )
-            for painting, loss, begin, messages in zip(
-                torch.split(paintings, 1), self._losses, self._begins, self._messages, strict=True
+            for painting, loss, steps, begin, messages in zip(
+                torch.split(paintings, 1),
+                self._losses,
+                self._steps,
+                self._begins,
+                self._messages,
+                strict=True,
             )
         ]
 
