@@ -55,7 +55,7 @@ def assert_alike(ours: Transfer, theirs: Transfer) -> None:
         {},
         {"optimizer": "adam"},
         {"objective": "gatys", "tv_weight": 0.1},
-        {"objective": "gatys", "optimizer": "adam", "init": "style"},
+        {"objective": "gatys", "init": "style"},
         {"color": "keep-luminance", "init": "noise"},
         {"color": "match", "pooling": "average"},
     ],
@@ -71,10 +71,10 @@ def test_each_of_a_batch_is_painted_as_if_alone(device: str, changes: dict[str, 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_over_many_steps_only_rounding_grows(optimizer: str) -> None:
-    """In float32 forty steps make some hundredths of it; in float64 nothing can be seen."""
+    """In float32 some tens of steps make hundredths of it; in float64 nothing can be seen."""
     backbone, style = small_backbone(torch.float64), STYLE.double()
-    given = [Subject(subject.content.double()) for subject in subjects()]
-    chosen = options(optimizer=optimizer, steps=40)
+    given = [Subject(subject.content.double()) for subject in subjects()[:2]]
+    chosen = options(optimizer=optimizer, steps=25)
     together = transfer_together(given, [style], chosen, backbone)
     for subject, ours in zip(given, together, strict=True):
         (alone,) = transfer_together([subject], [style], chosen, backbone)

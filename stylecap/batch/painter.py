@@ -102,14 +102,12 @@ class _Begun:
         task: which.
         sketch: of its painting.
         backbone: to paint it with.
-        keeper: of its checkpoints.
         fits: how many like it fit into memory together.
     """
 
     task: Task
     sketch: api.Sketch
     backbone: Backbone
-    keeper: _Keeper
     fits: int
 
     @property
@@ -160,10 +158,15 @@ class Painter:
         self, group: list[_Begun], on_progress: OnTaskProgress, should_stop: ShouldStop
     ) -> Iterator[Outcome]:
         tasks = [begun.task for begun in group]
+        keeper = _Keeper([task.checkpoint for task in tasks], self._settings.checkpoint_seconds)
+        sketches = [
+            replace(each.sketch, subject=replace(each.sketch.subject, on_checkpoint=remember))
+            for each, remember in zip(group, keeper.hooks, strict=True)
+        ]
         failure = None
         try:
             results = api.paint(
-                [begun.sketch for begun in group],
+                sketches,
                 group[0].backbone,
                 cache=self._cache,
                 should_stop=should_stop,
@@ -173,11 +176,11 @@ class Painter:
             stale = isinstance(error, RecordError) and group[0].sketch.subject.resume is not None
         # Out of the except block, since an error holds the tensors of where it was raised.
         if failure is None:
-            for begun, result in zip(group, results, strict=True):
+            for task, result in zip(tasks, results, strict=True):
                 try:
-                    yield self._ended(begun, result)
+                    yield self._ended(task, result, keeper)
                 except Exception as error:
-                    yield _failure(begun.task, error)
+                    yield _failure(task, error)
         elif failure.status != "full" and len(group) > 1:
             for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
                 yield from self.paint(half, on_progress, should_stop)
@@ -202,7 +205,6 @@ class Painter:
                 runtime = before.runtime
             except (RecordError, DeviceError):
                 before = None  # damaged, or from another machine: paint anew
-        keeper = _Keeper(task.checkpoint, self._settings.checkpoint_seconds)
         sketch = api.sketch(
             job.content,
             list(job.styles),
@@ -213,17 +215,16 @@ class Painter:
             cache=self._cache,
             resume=before,
             on_progress=on_progress,
-            on_checkpoint=keeper,
         )
         backbone = self._backbone(job.options, runtime)
         fits = how_many_fit(sketch.size, sketch.options, backbone.runtime)
-        return _Begun(task, sketch, backbone, keeper, fits)
+        return _Begun(task, sketch, backbone, fits)
 
-    def _ended(self, begun: _Begun, result: api.StyleResult) -> Outcome:
+    def _ended(self, task: Task, result: api.StyleResult, keeper: _Keeper) -> Outcome:
         """Keep what a task came to."""
-        task, job = begun.task, begun.task.job
+        job = task.job
         if result.stopped:
-            begun.keeper.keep()
+            keeper.keep()
             return Outcome(task, "stopped")
         ending: dict[str, Any] = {
             "seconds": round(result.seconds, 3),
@@ -292,27 +293,33 @@ def _failure(task: Task, error: Exception) -> Outcome:
 
 
 class _Keeper:
-    """Writes a checkpoint now and then; for ``on_checkpoint``."""
+    """Writes the checkpoints of a group now and then, all of the same step.
 
-    def __init__(self, path: Path, every_seconds: float) -> None:
-        self._path = path
+    Attributes:
+        hooks: for ``on_checkpoint`` of each.
+    """
+
+    def __init__(self, paths: Sequence[Path], every_seconds: float) -> None:
         self._every = every_seconds
         self._next = time.monotonic() + every_seconds
-        self._latest: Callable[[], Checkpoint] | None = None
+        self._latest: dict[Path, Callable[[], Checkpoint]] = {}
+        self._last = paths[-1]
+        self.hooks = [partial(self._remember, path) for path in paths]
 
-    def __call__(self, checkpoint: Callable[[], Checkpoint]) -> None:
-        self._latest = checkpoint
-        if time.monotonic() >= self._next:
+    def _remember(self, path: Path, checkpoint: Callable[[], Checkpoint]) -> None:
+        self._latest[path] = checkpoint
+        if path == self._last and time.monotonic() >= self._next:
             self.keep()
 
     def keep(self) -> None:
-        """Write the checkpoint of the last step, if there was one."""
-        if self._latest is None:
+        """Write the checkpoints of the last step, if there was one."""
+        if not self._latest:
             return
         begin = time.monotonic()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._latest().save(self._path)
-        self._latest = None
+        for path, checkpoint in self._latest.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint().save(path)
+        self._latest = {}
         end = time.monotonic()
         pause = max(self._every, _CHECKPOINT_SHARE * (end - begin)) if self._every else 0.0
         self._next = end + pause
