@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,8 @@ def measure_network(backbone: Backbone) -> Measured:
         "runtime": repr(runtime),
         "network": backbone.name,
     }
-    note = recall("step", key) or measure("step", key, values)
+    names = [field.name for field in fields(StepCost)]
+    note = recall("step", key, names) or measure("step", key, values)
     return Measured(_USUAL[-1], StepCost(**note.values), 0.0, runtime)
 
 
