@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ _STEPS = 3  # measured, after one that warms up
 _LARGEST_PX = 1024  # measured; what is larger is taken to cost the same a pixel
 _USUAL = ((144, 192), (288, 384))  # (height, width) at which a network is measured for the page
 _FORWARD = 1 / 3  # of a step: features without a gradient
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +116,19 @@ def measure_painting(
         As `stylecap.stylize`.
     """
     chosen = replace(options, size=min(options.size, _LARGEST_PX))
-    begin = time.perf_counter()
-    result, fine = _timed_steps(content, styles, chosen, backbone, given)
+    clock = time.perf_counter
+    begin = clock()
+    result, fine = _timed_steps(content, styles, chosen, backbone, given, clock)
     with tempfile.TemporaryDirectory() as folder:
         result.save(Path(folder) / "result.png")
-    around = time.perf_counter() - begin - result.seconds
+    around = clock() - begin - result.seconds
     coarsest = scale_sizes(fine.size, chosen)[0]
     coarse = None
     if coarsest != fine.size:
         small = replace(chosen, size=max(coarsest))
-        coarse = _timed_steps(content, styles, small, backbone, given)[1]
+        coarse = _timed_steps(content, styles, small, backbone, given, clock)[1]
     larger = (options.size / chosen.size) ** 2  # reading and saving grow with the pixels too
-    cost = _line(fine, coarse, options, backbone.runtime)
+    cost = _line(fine, coarse, options, backbone.runtime, clock)
     return Measured(fine.size, cost, around * larger, backbone.runtime)
 
 
@@ -163,18 +166,25 @@ def estimate(
 def measure_network(backbone: Backbone) -> Measured:
     """Measure a network's steps at usual sizes, or take what this machine remembers of them.
 
-    It tells of all options with that network, more coarsely than `measure_painting` does.
+    It tells of all options with that network, more coarsely than `measure_painting` does. On a
+    CPU the program's own time is counted, so that what is remembered holds for a machine that
+    does nothing else.
     """
     runtime = backbone.runtime
     options = StyleOptions(backbone=backbone.name)
+
+    def own_time() -> float:
+        return time.process_time() / runtime.threads
+
+    clock = own_time if runtime.device == "cpu" else time.perf_counter
 
     def values() -> dict[str, float]:
         steps = []
         for size in _USUAL:
             image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
             chosen = replace(options, size=max(size))
-            steps.append(_timed_steps(image, [image], chosen, backbone, {})[1])
-        return asdict(_line(steps[1], steps[0], options, runtime))
+            steps.append(_timed_steps(image, [image], chosen, backbone, {}, clock)[1])
+        return asdict(_line(steps[1], steps[0], options, runtime, clock))
 
     model, abilities = processor()
     on_cuda = runtime.torch_device.type == "cuda"
@@ -187,7 +197,8 @@ def measure_network(backbone: Backbone) -> Measured:
         "runtime": repr(runtime),
         "network": backbone.name,
     }
-    note = recall("step", key) or measure("step", key, values)
+    names = [field.name for field in fields(StepCost)]
+    note = recall("step", key, names) or measure("step", key, values)
     return Measured(_USUAL[-1], StepCost(**note.values), 0.0, runtime)
 
 
@@ -205,6 +216,7 @@ def _timed_steps(
     options: StyleOptions,
     backbone: Backbone,
     given: dict[str, Any],
+    clock: Clock,
 ) -> tuple[api.StyleResult, _Step]:
     """A painting of a few steps at one scale, and one of its steps."""
     times: list[float] = []
@@ -212,7 +224,7 @@ def _timed_steps(
     def watch(progress: Progress) -> None:
         if progress.preview is not None:
             progress.preview()  # waits for the device
-        times.append(time.perf_counter())
+        times.append(clock())
 
     result = api.stylize(
         content,
@@ -226,10 +238,14 @@ def _timed_steps(
     return result, _Step((result.image.shape[-2], result.image.shape[-1]), step)
 
 
-def _line(fine: _Step, coarse: _Step | None, options: StyleOptions, runtime: Runtime) -> StepCost:
+def _line(
+    fine: _Step, coarse: _Step | None, options: StyleOptions, runtime: Runtime, clock: Clock
+) -> StepCost:
     """The line through one or two measured steps; it never falls."""
     pixels = fine.size[0] * fine.size[1]
-    update = _update_seconds(fine.size, runtime) / pixels if options.optimizer == "lbfgs" else 0.0
+    update = 0.0
+    if options.optimizer == "lbfgs":
+        update = _update_seconds(fine.size, runtime, clock) / pixels
     fixed = 0.0
     if coarse is not None:
         fewer = coarse.size[0] * coarse.size[1]
@@ -238,7 +254,7 @@ def _line(fine: _Step, coarse: _Step | None, options: StyleOptions, runtime: Run
     return StepCost(fixed, (fine.seconds - fixed) / pixels, update)
 
 
-def _update_seconds(size: tuple[int, int], runtime: Runtime) -> float:
+def _update_seconds(size: tuple[int, int], runtime: Runtime, clock: Clock) -> float:
     """What a step of L-BFGS takes besides the objective once its history is full."""
     optimizer = LBFGS()
     x, slope = (torch.rand(1, 3, *size, device=runtime.torch_device) for _ in range(2))
@@ -246,5 +262,5 @@ def _update_seconds(size: tuple[int, int], runtime: Runtime) -> float:
     with runtime.using_threads():
         for _ in range(HISTORY + _STEPS):
             x = optimizer.step(x, x * slope).cpu().to(x.device)  # waits for the device
-            times.append(time.perf_counter())
+            times.append(clock())
     return statistics.median(after - before for before, after in pairwise(times[-_STEPS - 1 :]))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -35,18 +35,20 @@ class Note:
     path: Path | None
 
 
-def recall(kind: str, key: Mapping[str, str]) -> Note | None:
+def recall(kind: str, key: Mapping[str, str], names: Collection[str]) -> Note | None:
     """A measurement made before, or None.
 
     Args:
         kind: what was measured; a part of the file's name.
         key: all that the values depend on.
+        names: of the values.
     """
     try:
         path = _path(kind, key)
         written = json.loads(path.read_bytes())
         values = {str(name): float(value) for name, value in written["values"].items()}
-        if written["key"] == dict(key) and all(map(math.isfinite, values.values())):
+        whole = set(values) == set(names) and all(map(math.isfinite, values.values()))
+        if whole and written["key"] == dict(key):
             return Note(values, str(written["day"]), path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         pass

@@ -166,7 +166,7 @@ def fastest_precision(device: str, *, again: bool = False) -> Precision:
 def _remembered_share(again: bool) -> Note:
     model, abilities = processor()
     key = {"processor": model, "abilities": abilities, "torch": str(torch.__version__)}
-    known = None if again else recall("precision", key)
+    known = None if again else recall("precision", key, ["share"])
     return known or measure("precision", key, lambda: {"share": _bfloat16_share()})
 
 

@@ -60,7 +60,7 @@ def test_more_of_anything_takes_longer() -> None:
 )
 def test_the_line_goes_through_the_fine_step(coarse: float, expected: float) -> None:
     fine, small = module._Step((30, 10), 4.0), module._Step((10, 10), coarse)
-    cost = module._line(fine, small, replace(OPTIONS, optimizer="adam"), CPU)
+    cost = module._line(fine, small, replace(OPTIONS, optimizer="adam"), CPU, float)
     assert cost.fixed == pytest.approx(expected)
     assert cost.late((30, 10)) == pytest.approx(4.0)
     assert cost.update == 0

@@ -90,10 +90,11 @@ def tab(chromium, server):
 
 
 def small(page, part, size: int, steps: int) -> None:
-    """Make a painting quick: AlexNet, few pixels and steps."""
+    """Make a painting quick: AlexNet, few pixels and steps, and all of these."""
     within = page.get_by_role("tabpanel").filter(has=page.locator(part))
     within.get_by_role("button", name="All settings").click()
     within.locator(".option-backbone input[value=alexnet]").check()
+    within.locator(".option-early_stopping input").uncheck()
     for name, value in (("Long side, px", size), ("Steps", steps)):
         box = within.get_by_role("spinbutton", name=re.compile(name)).first
         box.fill(str(value))

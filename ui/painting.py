@@ -35,7 +35,7 @@ from .controls import Controls
 from .inputs import picture
 
 _SIMPLE = ("strength", "color", "size", "seed")
-_SERVERS = ("device", "precision")  # what is best on this machine is not the visitor's to choose
+_SERVERS = ("device", "precision", "memory")  # the best here is not the visitor's to choose
 _FIRST_STYLE = "night-swirls"
 
 
