@@ -362,7 +362,8 @@ def test_calls_that_are_none_are_refused(ann, server, photo):
         answer = ann.join("paint", ann.painting(None), instead=part)
         assert_harmless(answer.text, server)
     for said in (None, [], {"style": "../../x"}, {"style": {"a": 1}}, "x" * 1000):
-        assert_harmless(ann.call_now("choose", [], said), server)
+        assert_harmless(ann.call_now("choose", ann.defaults("choose"), said), server)
+        assert_harmless(ann.call("divide", [], said), server)
         assert_harmless(ann.call_now("open", [], said), server)
     big = ann.upload(b"x" * 2_100_000, "big.png")
     assert big.status_code == 413

@@ -63,7 +63,7 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
             manners += [site.given(owner, path) for path in own or ()]
             for key, given in (("need.photos", paths), ("need.style", manners)):
                 if not given:
-                    text = f'<p class="sc-alert" role="alert">{escape(words(key))}</p>'
+                    text = pieces.complaint(words(key))
                     return [text, gr.skip(), gr.skip()]
             _, options, _ = settings.read(owner, values)
             site.batches.start(owner, paths, manners, options)
@@ -93,7 +93,7 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
 
 
 def _empty(page: Context) -> str:
-    return f'<div class="sc-stage sc-empty"><p>{escape(page.words("batch.none"))}</p></div>'
+    return pieces.empty(page.words("batch.none"), page.words("batch.steps"))
 
 
 def _batch(page: Context, batch: Batch) -> str:

@@ -48,9 +48,10 @@ class Settings:
 
     def __init__(self, page: Context, *, extra: bool = False, start: bool = True) -> None:
         words, limits = page.words, page.site.options
-        chosen = default_preset(limits)
+        chosen = default_preset()
         most = {"size": limits.max_size, "steps": limits.max_steps}
         values = within_limits(PRESETS[chosen], limits)
+        self.first = StyleOptions(**values)
         self._page = page
         self.controls = Controls(StyleOptions, words, values, most)
         self.preset = gr.Radio(
@@ -128,11 +129,17 @@ class Settings:
 
 
 class Result:
-    """Where a painting appears; must be made inside a layout."""
+    """Where a painting appears; must be made inside a layout.
 
-    def __init__(self, page: Context) -> None:
+    Args:
+        page: of which language.
+        steps: key of the words that say how one gets there.
+    """
+
+    def __init__(self, page: Context, steps: str = "result.steps") -> None:
         self._page = page
-        self.stage = pieces.panel(pieces.empty_stage(page.words), elem_classes="sc-result")
+        empty = pieces.empty(page.words("result.empty"), page.words(steps))
+        self.stage = pieces.panel(empty, elem_classes="sc-result")
         self.status = pieces.panel(elem_classes="sc-status")
         self.stop = gr.Button(page.words("stop"), visible=False, elem_classes="sc-stop")
         self.about = pieces.panel(elem_classes="sc-about")
@@ -166,7 +173,7 @@ class Result:
 
     def complaint(self, key: str) -> list[Any]:
         """Say what is missing."""
-        text = f'<p class="sc-alert" role="alert">{escape(self._page.words(key))}</p>'
+        text = pieces.complaint(self._page.words(key))
         return [gr.skip(), text, gr.update(visible=False), gr.skip(), _on()]
 
     def _end(self, job: Job, asked: PaintRequest) -> list[Any]:
@@ -290,6 +297,7 @@ def style_tab(page: Context) -> StyleTab:
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
             go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint")
             result = Result(page)
+    site.prepare(_FIRST_STYLE, settings.first)
     tab = StyleTab([photo, style, gallery, *settings.inputs, result.status], settings, page)
 
     async def start(
@@ -309,12 +317,14 @@ def style_tab(page: Context) -> StyleTab:
         except Exception as error:
             yield result.failure(error)
 
-    def choose(event: gr.EventData) -> Any:
+    def choose(event: gr.EventData, *values: Any) -> Any:
         name = event._data.get("style") if isinstance(event._data, dict) else None
         try:
-            return str(site.tile(str(name)))
+            tile = str(site.tile(str(name)))
+            site.prepare(str(name), settings.controls.read(values))
         except StylecapError:
             return gr.skip()
+        return tile
 
     def bring_back(request: gr.Request, path: str | None) -> list[Any]:
         nothing = [gr.skip()] * len(tab.restored)
@@ -338,7 +348,9 @@ def style_tab(page: Context) -> StyleTab:
         api_name="paint",
     )
     listen_for_stop(page, result.stop)
-    gallery.click(choose, None, style, queue=False, api_visibility="private", api_name="choose")
+    gallery.click(
+        choose, settings.controls.components, style, queue=False, api_visibility="private", api_name="choose"
+    )
     style.upload(lambda: _tiles(page, None), None, gallery, queue=False, api_visibility="private")
     style.clear(lambda: _tiles(page, None), None, gallery, queue=False, api_visibility="private")
     photo.upload(bring_back, photo, tab.restored, api_visibility="private", api_name="bring_back")

@@ -55,9 +55,14 @@ def alert(words: Words, fault: Fault) -> str:
     return f'<p class="sc-alert" role="alert">{text} <small>{number}</small></p>'
 
 
-def hint(text: str, *, kind: str = "sc-hint") -> str:
+def complaint(text: str) -> str:
+    """A sentence that says what is missing."""
+    return f'<p class="sc-alert" role="alert">{escape(text)}</p>'
+
+
+def hint(text: str) -> str:
     """A quiet sentence."""
-    return f'<p class="{kind}">{escape(text)}</p>'
+    return f'<p class="sc-hint">{escape(text)}</p>'
 
 
 def notice(text: str) -> str:
@@ -96,12 +101,10 @@ def stage(words: Words, address: str, size: tuple[int, int]) -> str:
     )
 
 
-def empty_stage(words: Words) -> str:
-    """Where the painting will be."""
-    return (
-        f'<div class="sc-stage sc-empty"><p>{escape(words("result.empty"))}</p>'
-        f"<p>{escape(words('result.steps'))}</p></div>"
-    )
+def empty(*lines: str) -> str:
+    """A place where something will be, and how it gets there."""
+    said = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f'<div class="sc-stage sc-empty">{said}</div>'
 
 
 def compared(
