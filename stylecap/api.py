@@ -369,7 +369,7 @@ def inputs_from_record(
 
 
 def prepare_style(style: str | Path, options: StyleOptions, cache: StyleCache) -> None:
-    """Read or paint a style into a cache, so that `stylize` with it and these options starts at once.
+    """Read or paint a style into a cache, so that `stylize` with these options begins sooner.
 
     Raises:
         InputError: it is neither a picture that can be read nor a built-in style.

@@ -111,7 +111,7 @@ def test_what_one_visitor_has_no_other_can_get(ann, bob, photo, server):
     assert ann.http.get(f"/en/gradio_api/file={inside['path']}").status_code == 200
     assert "no longer kept" in bob.call_now("open", [], {"style": name})
     assert "cat, night-swirls" in ann.call_now("open", [], {"style": name})
-    ann.call_now("delete", [name])
+    ann.call_now("act", [], {"delete": name})
     assert ann.http.get(address).status_code == 404
     assert not list((server.folder / "own").glob(f"*/{name}"))
 

@@ -160,7 +160,8 @@ def test_painting_previews_stopping_downloading_and_restoring(tab, tmp_path):
     page.get_by_role("tab", name="History").click()
     page.locator("#history button").first.click()
     expect(page.locator("#opened")).to_contain_text("harbour, stained-glass")
-    page.locator("#delete").click()
+    expect(page.locator("#opened pre").first).to_contain_text("stylecap stylize harbour.png")
+    page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.locator("#history")).to_contain_text("Nothing painted yet")
 
 

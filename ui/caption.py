@@ -212,7 +212,8 @@ def _others(page: Context, found: Described) -> str:
         for text, log_prob in found.caption.alternatives
     ]
     head = (words("caption.text"), words("caption.prob"))
-    return pieces.heading(words("caption.others")) + pieces.table(head, rows, numbers=(1,))
+    top = pieces.heading(words("caption.others")) + pieces.hint(words("caption.others.hint"))
+    return top + pieces.table(head, rows, numbers=(1,))
 
 
 def _rows(page: Context, rows: list[describing.Row], count: int) -> str:

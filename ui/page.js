@@ -21,12 +21,19 @@
       });
     } else if ('fullscreen' in target.dataset) {
       target.closest('.sc-result').querySelector('.sc-stage').requestFullscreen();
+    } else if (target.closest('.sc-many')) {
+      target.setAttribute('aria-pressed', String(target.getAttribute('aria-pressed') !== 'true'));
     } else if (target.closest('.sc-tiles')) {
       for (const tile of target.closest('.sc-tiles').querySelectorAll('button')) {
         tile.setAttribute('aria-pressed', String(tile === target));
       }
     }
   });
+
+  document.addEventListener('click', (event) => {  // before anybody else hears of it
+    const { confirm: question } = event.target.closest('[data-confirm]')?.dataset ?? {};
+    if (question && !window.confirm(question)) event.stopPropagation();
+  }, true);
 
   document.addEventListener('input', (event) => {
     if (event.target.matches('.sc-compare input')) {

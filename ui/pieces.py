@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -124,21 +124,31 @@ def compared(
     )
 
 
-def tiles(entries: Iterable[tuple[str, str, str]], label: str, chosen: str | None = None) -> str:
-    """Small pictures to choose one of.
+def tiles(
+    entries: Iterable[tuple[str, str, str]],
+    label: str,
+    chosen: Collection[str] = (),
+    *,
+    many: bool = False,
+) -> str:
+    """Small pictures to choose from.
 
     Args:
         entries: (name, text, address of the picture).
         label: of the whole group.
-        chosen: name of the one that is pressed.
+        chosen: names of those that are pressed.
+        many: whether more than one can be.
     """
     made = [
-        f'<button type="button" aria-pressed="{str(name == chosen).lower()}" '
+        f'<button type="button" aria-pressed="{str(name in chosen).lower()}" '
         f'data-say="{escape(json.dumps({"style": name}))}">'
         f'<img src="{escape(address)}" alt="" loading="lazy"><span>{escape(text)}</span></button>'
         for name, text, address in entries
     ]
-    return f'<div class="sc-tiles" role="group" aria-label="{escape(label)}">{"".join(made)}</div>'
+    return (
+        f'<div class="sc-tiles{" sc-many" * many}" role="group" aria-label="{escape(label)}">'
+        f"{''.join(made)}</div>"
+    )
 
 
 def table(

@@ -1,4 +1,4 @@
-"""The tab Regions: a part of the photo is painted over or chosen, with a style inside and outside."""
+"""The tab Regions: a part of the photo is marked, with a style inside and one outside."""
 
 from __future__ import annotations
 

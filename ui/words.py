@@ -40,6 +40,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "preset.draft": ("Draft", "초안"),
     "preset.balanced": ("Balanced", "보통"),
     "preset.fine": ("Fine", "고급"),
+    "preset.info": ("{name} {size} px, {steps} steps", "{name} {size}px {steps}단계"),
     "more": ("All settings", "모든 설정"),
     "more.styles": ("More styles, mixed with the one above", "위 스타일과 섞을 다른 스타일"),
     "more.styles.info": (
@@ -65,6 +66,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     ),
     "fullscreen": ("Full screen", "전체 화면"),
     "download.png": ("Download PNG", "PNG 내려받기"),
+    "download.mask": ("Download mask", "마스크 내려받기"),
     "download.jpeg": ("Download JPEG", "JPEG 내려받기"),
     "caption.before": ("The photo", "사진"),
     "caption.after": ("The painting", "그림"),
@@ -189,7 +191,11 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "Press one, and the rest of the sentence is found again.",
         "하나를 누르면 나머지 문장을 다시 만듭니다.",
     ),
-    "caption.others": ("Other sentences", "다른 문장"),
+    "caption.others": ("The best sentences", "가장 좋은 문장"),
+    "caption.others.hint": (
+        "In the order of their score, which does not count long sentences as worse.",
+        "점수 순서입니다. 점수는 긴 문장을 불리하게 세지 않습니다.",
+    ),
     "caption.prob": ("Probability", "확률"),
     "caption.text": ("Sentence", "문장"),
     "caption.copy": ("Copy", "복사"),
@@ -215,7 +221,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "caption.folder.csv": ("Download the table as CSV", "표를 CSV로 내려받기"),
     "caption.file": ("Picture", "그림"),
     # batches
-    "batch.styles": ("Built-in styles", "기본 스타일"),
+    "batch.styles.hint": (
+        "Choose one or more styles, or add pictures of yours below.",
+        "스타일을 하나 이상 고르거나, 아래에 내 그림을 넣으세요.",
+    ),
     "batch.own": ("Style pictures of yours", "내 스타일 그림"),
     "batch.go": ("Paint them all", "모두 그리기"),
     "batch.hint": (
@@ -238,6 +247,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "batch.zip": ("Download ZIP", "ZIP 내려받기"),
     "batch.stop": ("Stop", "멈추기"),
     "batch.remove": ("Delete", "삭제"),
+    "batch.remove.sure": (
+        "Delete this batch and all its pictures?",
+        "이 작업과 그림을 모두 삭제할까요?",
+    ),
     "need.photos": ("Add photos first.", "먼저 사진을 넣어 주세요."),
     "need.files": ("Add pictures first.", "먼저 그림을 넣어 주세요."),
     # explore
@@ -281,6 +294,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "history.again": ("Use these settings again", "이 설정 다시 쓰기"),
     "history.delete": ("Delete", "삭제"),
     "history.delete.all": ("Delete all my pictures", "내 그림 모두 삭제"),
+    "history.delete.sure": (
+        "Delete all pictures and batches of this browser? They cannot be brought back.",
+        "이 브라우저의 그림과 작업을 모두 삭제할까요? 되돌릴 수 없습니다.",
+    ),
     # options of painting
     "option.size": ("Long side, px", "긴 변 (px)"),
     "option.steps": ("Steps", "단계 수"),

@@ -20,7 +20,7 @@ from stylecap.server.jobs import QUICK, BusyError, JobQueue
 from stylecap.server.options import PageOptions
 from stylecap.style.builtin import STYLES
 from stylecap.style.cache import StyleCache
-from stylecap.style.options import PRESETS, StyleOptions
+from stylecap.style.options import StyleOptions
 
 if TYPE_CHECKING:
     from stylecap.backbone import Backbone
@@ -96,7 +96,7 @@ class Site:
             self.captioner()
 
     def prepare(self, style: str, options: StyleOptions) -> None:
-        """Paint a built-in style that is likely to be asked for next, unless there is much to do."""
+        """Paint a built-in style that is likely to be asked for next, if the line is short."""
         from stylecap.api import prepare_style
 
         with suppress(BusyError):
