@@ -141,7 +141,7 @@ def neural_style(
         every: 0 saves and prints nothing in between.
     """
     model = folder / "vgg16-peer.pth"
-    _save_peer_weights(model)
+    save_peer_weights(model)
     command = [
         *(sys.executable, "-u", "-m", "neural_style.neural_style", "-gpu", "c", "-init", "image"),
         *("-content_image", str(content), "-style_image", str(style)),
@@ -180,7 +180,7 @@ def neural_style(
     return PeerRun(pictures[steps][0], pictures, losses)
 
 
-def _save_peer_weights(path: Path) -> None:
+def save_peer_weights(path: Path) -> None:
     """Our VGG-16 for neural-style's images: BGR, pixel times 256, less Caffe's mean."""
     weights = {k: v.float() for k, v in load_weights("vgg16").items()}
     mean, std = (torch.tensor(values) * 256 for values in (MEAN, STD))
