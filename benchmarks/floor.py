@@ -11,10 +11,10 @@ and backwards by itself, and asks for the longer of
     bytes / bandwidth          each tensor read or written once, from memory; the bandwidth is
                                that of a copy that reads and writes 256 MiB in all
 
-A rectifier costs nothing but to read, backwards, where its output is zero; the optimiser is not
-in the floor. Caches make the bytes cheaper and Winograd the operations, so it is no bound, but a
-step that is near it wastes little. Gram matrices are products in float32; what goes back from them
-is in the network's precision.
+A rectifier costs nothing, since it can be part of a convolution or pooling, and neither does the
+optimiser. Caches make the bytes cheaper and Winograd the operations, so it is no bound, but a step
+that is near it wastes little. Gram matrices are products in float32; what goes back from them is
+in the network's precision.
 
 Rates and steps are measured in turns, in both precisions, and the fastest turn counts: run it with
 nothing else running.
@@ -71,9 +71,7 @@ def floor_seconds(
     for layer in layer_table(options.backbone, size):
         channels, height, width = layer.output
         numbers, operations = channels * height * width, 2 * layer.multiply_adds
-        if layer.name.startswith("relu"):
-            seconds[layer.name] = longer(0, numbers)
-        else:
+        if not layer.name.startswith("relu"):
             seconds[layer.name] = 2 * longer(operations, incoming + numbers + layer.parameters)
         if layer.name in style:
             product = 2 * channels**2 * height * width

@@ -43,7 +43,7 @@ def test_the_floor_of_a_layer_is_the_longer_of_arithmetic_and_memory(
     moved = 2 * (3 * 256 + 64 * 256 + 27 * 64 + 64)
     assert arithmetic["conv1_1"] == pytest.approx(2 * once / 10)
     assert memory["conv1_1"] == pytest.approx(2 * moved / 10)
-    assert arithmetic["pool1"] == arithmetic["relu1_1"] == 0
+    assert arithmetic["pool1"] == 0
     assert memory["pool1"] == pytest.approx(2 * 2 * 64 * (256 + 64) / 10)
     assert arithmetic["Gram of relu1_1"] == pytest.approx(2 * 64**2 * 256 * (1 / 5 + 1 / 10))
     assert list(arithmetic)[-1] == "Gram of relu5_1"
