@@ -89,7 +89,7 @@ class StyleOptions:
     )
     objective: str = option(
         "relative",
-        "relative (one strength for all sizes) or gatys (the paper's, with its weights)",
+        "relative (weighed by the strength) or gatys (the paper's, with its weights)",
         choices=("relative", "gatys"),
         advanced=True,
     )
