@@ -95,7 +95,7 @@ class PictureEmbedder:
                 "style": F.normalize(moments @ self._projection, dim=0),
             }
             if self._words is not None:
-                vectors["words"] = self._words.model.pictures(known)[0]
+                vectors["words"] = self._words.pictures(known)[0]
         return {space: vector.numpy() for space, vector in vectors.items()}
 
 
@@ -106,10 +106,12 @@ class Hit:
     Attributes:
         path: of the picture.
         score: cosine of its vector and the query's; 1 is the same.
+        log_prob: log-probability a word of the query, if a captioner read it; see `retrieval`.
     """
 
     path: Path
     score: float
+    log_prob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,361 @@
+"""Pictures found by sentences and sentences by pictures: how well, and the captioner's word on it.
+
+The embedding knows a picture and a sentence only as two points. The captioner reads the sentence
+word by word with the picture before it; it is too slow for all, so it reads the nearest again.
+
+Source: Karpathy & Fei-Fei 2015 (the task and its measure). Mao et al. 2015 for taking away what is
+probable of a sentence without the picture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylecap.backbone import Backbone, load_backbone
+from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.data import (
+    CaptionedPicture,
+    FeatureCache,
+    View,
+    check_pictures,
+    halves,
+    read_captions,
+)
+from stylecap.captioning.vocabulary import words_of
+from stylecap.errors import InputError, StylecapError
+from stylecap.images import load_picture
+from stylecap.progress import OnProgress, Progress, ShouldStop
+from stylecap.record import current_versions
+from stylecap.studio.embedding import WordSearch, summaries
+from stylecap.studio.options import RerankOptions
+from stylecap.studio.search import Hit
+
+_AT = (1, 5, 10)
+_OTHERS = 8  # pictures on which a sentence's usual probability is measured
+_WEIGHTS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+POOLS = ("first half", "second half", "whole")
+
+
+@dataclass(frozen=True, slots=True)
+class Recalls:
+    """Percent of queries answered among the first 1, 5 and 10.
+
+    Attributes:
+        image_to_text: a picture asks for one of its sentences.
+        text_to_image: a sentence asks for its picture.
+    """
+
+    image_to_text: tuple[float, ...]
+    text_to_image: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Their sum, by which training and weights are chosen."""
+        return sum(self.image_to_text) + sum(self.text_to_image)
+
+    def __str__(self) -> str:
+        """Both as ``22.3/48.7/59.8``."""
+        sides = (self.image_to_text, self.text_to_image)
+        found = ["/".join(f"{value:.1f}" for value in side) for side in sides]
+        return f"image to text {found[0]}, text to image {found[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How well a search finds, on one split of a data set.
+
+    Attributes:
+        split: its name.
+        pictures, sentences: how many there are.
+        plain: by the embedding alone; for each of `POOLS`, every other picture and the rest and
+            all, each with its own sentences alone.
+        reranked: with the nearest read again by the captioner; None without one.
+        candidates, weight: how, see `RerankOptions`.
+        tried: weight -> sum of the recalls of the first half, if the weight was chosen there.
+        about: how the search was trained, and versions.
+    """
+
+    split: str
+    pictures: int
+    sentences: int
+    plain: Mapping[str, Recalls]
+    reranked: Mapping[str, Recalls] | None
+    candidates: int
+    weight: float
+    tried: Mapping[float, float]
+    about: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def recalls(scores: Tensor, owners: Tensor, back: Tensor | None = None) -> Recalls:
+    """Share of queries with a right answer among the first 1, 5 and 10.
+
+    Args:
+        scores: (N, M) of picture i and sentence j, the higher the nearer.
+        owners: (M,) number of the picture that each sentence belongs to.
+        back: (N, M) by which sentences ask for pictures; ``scores`` if None.
+    """
+    back = scores if back is None else back
+    right = owners[None] == torch.arange(len(scores), device=owners.device)[:, None]  # (N, M)
+    best = scores.masked_fill(~right, -math.inf).amax(1)  # (N,)
+    before = (scores > best[:, None]) & ~right  # any of the picture's sentences counts
+    own = back.gather(0, owners[None])[0]  # (M,)
+    ranks = (before.sum(1), (back > own).sum(0))  # (N,), (M,)
+    forth, returned = (tuple(100 * float((rank < k).float().mean()) for k in _AT) for rank in ranks)
+    return Recalls(forth, returned)
+
+
+def nearest(scores: Tensor, count: int, dim: int) -> Tensor:
+    """(N, M), bool: the ``count`` highest of each row (``dim`` 1) or column (0)."""
+    found = scores.topk(min(count, scores.shape[dim]), dim).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(dim, found, True)
+
+
+def reranked(cosines: Tensor, evidence: Tensor, options: RerankOptions, dim: int) -> Tensor:
+    """Scores that put each query's nearest in a new order; all others are out of the race.
+
+    Args:
+        cosines: (N, M).
+        evidence: (N, M) log-probability a word, beyond the sentence's usual one.
+        options: how many of the nearest, and how much the evidence counts.
+        dim: 1 where rows ask, 0 where columns do.
+    """
+    mixed = cosines + options.weight * evidence
+    return mixed.masked_fill(~nearest(cosines, options.candidates, dim), -math.inf)
+
+
+def rerank_hits(
+    hits: Sequence[Hit],
+    text: str,
+    captioner: Captioner,
+    backbone: Backbone,
+    options: RerankOptions | None = None,
+) -> list[Hit]:
+    """Put the nearest pictures of a sentence in a new order, by how well each explains it.
+
+    Their features are computed anew, which takes about as long as captioning them.
+
+    Args:
+        hits: of `PictureIndex.search`, at least as many as should be read again.
+        text: what was asked for.
+        captioner: reads it.
+        backbone: the captioner's.
+        options: `RerankOptions()` if None.
+    Returns:
+        The same hits; those that were read come first and have their ``log_prob``.
+    Raises:
+        InputError: the backbone is not the captioner's.
+    """
+    options = options or RerankOptions()
+    seen, unread = [], []
+    for hit in hits[: options.candidates]:
+        try:
+            image = captioner.see(load_picture(hit.path))
+        except StylecapError:
+            unread.append(hit)
+        else:
+            seen.append((hit, captioner.features(backbone, image)))
+    read: list[Hit] = []
+    if seen:
+        log_probs = captioner.read(torch.cat([each for _, each in seen]), [words_of(text)])[:, 0]
+        order = log_probs * options.weight + torch.tensor([hit.score for hit, _ in seen])
+        read = [
+            Hit(seen[row][0].path, seen[row][0].score, float(log_probs[row]))
+            for row in order.argsort(descending=True).tolist()
+        ]
+    return [*read, *unread, *hits[options.candidates :]]
+
+
+def evaluate_search(
+    search: WordSearch,
+    data: str | Path,
+    split: str = "dev",
+    *,
+    captioner: Captioner | None = None,
+    candidates: int | None = None,
+    weight: float | None = None,
+    pictures: str | Path | None = None,
+    cache: str | Path | None = None,
+    backbone: Backbone | None = None,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Retrieval | None:
+    """Let pictures find their sentences, and sentences their pictures.
+
+    Args:
+        search: to be judged.
+        data: captions, in a form of `stylecap.captioning.data.read_captions`.
+        split: ``"train"``, ``"dev"`` or ``"test"``.
+        captioner: reads the nearest again; not done if None.
+        candidates: how many; as in `RerankOptions` if None.
+        weight: of what it reads; chosen on the first half if None.
+        pictures: folder of the pictures, if they lie elsewhere than beside the captions.
+        cache: folder that keeps the pictures' features; they are not kept if None.
+        backbone: the one of search and captioner, loaded before; else loaded for each.
+        on_progress: told of every batch of features, and of the captioner's reading.
+        should_stop: asked on the way.
+    Returns:
+        The figures, or None if it was stopped.
+    Raises:
+        InputError: the split is not in the data or has fewer than two pictures, something cannot
+            be read, or the backbone is another one.
+        OptionError: candidates or weight are out of their range.
+    """
+    usual = RerankOptions()
+    options = RerankOptions(
+        usual.candidates if candidates is None else candidates,
+        usual.weight if weight is None else weight,
+    )
+    chosen = [each for each in read_captions(data, pictures) if each.split == split]
+    if len(chosen) < 2:
+        raise InputError(f"split {split}: expected at least two pictures, got {len(chosen)}")
+    check_pictures(chosen)
+    features = _features(search.view, chosen, backbone, cache, on_progress, should_stop)
+    if features is None:
+        return None
+    sentences = [words for each in chosen for words in each.captions]
+    owners = torch.tensor([row for row, each in enumerate(chosen) for _ in each.captions])  # (M,)
+    cosines = search.pictures(summaries(features)) @ search.sentences(sentences).mT  # (N, M)
+    pools = {name: _Pool(rows, owners) for name, rows in _pools(len(chosen)).items()}
+    plain = {name: pool.recalls(cosines) for name, pool in pools.items()}
+    found, tried = None, {}
+    if captioner is not None:
+        seen = _features(captioner.view, chosen, backbone, cache, on_progress, should_stop)
+        if seen is None:
+            return None
+        wanted = torch.zeros_like(cosines, dtype=torch.bool)
+        for pool in pools.values():
+            pool.want(wanted, cosines, options)
+        evidence = _evidence(captioner, seen, sentences, owners, wanted, on_progress, should_stop)
+        if evidence is None:
+            return None
+        first = pools[POOLS[0]]
+        if weight is None:
+            tried = {
+                each: first.recalls(
+                    cosines, evidence, RerankOptions(options.candidates, each)
+                ).total
+                for each in _WEIGHTS
+            }
+            options = RerankOptions(options.candidates, max(tried, key=lambda each: tried[each]))
+        found = {n: pool.recalls(cosines, evidence, options) for n, pool in pools.items()}
+    return Retrieval(
+        split,
+        len(chosen),
+        len(sentences),
+        plain,
+        found,
+        options.candidates,
+        options.weight,
+        tried,
+        {"search": search.record, "versions": current_versions()},
+    )
+
+
+class _Pool:
+    """Some of the pictures with their own sentences, among which is searched."""
+
+    def __init__(self, rows: Tensor, owners: Tensor) -> None:
+        place = torch.full((int(owners.max()) + 1,), -1)
+        place[rows] = torch.arange(len(rows))
+        self._rows = rows
+        self._columns = (place[owners] >= 0).nonzero()[:, 0]
+        self._owners = place[owners[self._columns]]
+
+    def _own(self, whole: Tensor) -> Tensor:
+        return whole[self._rows][:, self._columns]
+
+    def want(self, wanted: Tensor, cosines: Tensor, options: RerankOptions) -> None:
+        """Mark the pairs that reranking in this pool reads."""
+        own = self._own(cosines)
+        both = nearest(own, options.candidates, 0) | nearest(own, options.candidates, 1)
+        rows, columns = both.nonzero().unbind(1)
+        wanted[self._rows[rows], self._columns[columns]] = True
+
+    def recalls(
+        self,
+        cosines: Tensor,
+        evidence: Tensor | None = None,
+        options: RerankOptions | None = None,
+    ) -> Recalls:
+        """Of the embedding alone, or with the captioner's evidence."""
+        own = self._own(cosines)
+        if evidence is None or options is None:
+            return recalls(own, self._owners)
+        read = self._own(evidence)
+        forth, back = (reranked(own, read, options, dim) for dim in (1, 0))
+        return recalls(forth, self._owners, back)
+
+
+def _pools(count: int) -> dict[str, Tensor]:
+    everything = torch.arange(count)
+    return dict(zip(POOLS, (*halves(everything), everything), strict=True))
+
+
+def _features(
+    view: View,
+    pictures: Sequence[CaptionedPicture],
+    backbone: Backbone | None,
+    cache: str | Path | None,
+    on_progress: OnProgress | None,
+    should_stop: ShouldStop | None,
+) -> np.ndarray | None:
+    """(N, P, C) of the pictures; None if it was stopped."""
+    with tempfile.TemporaryDirectory(prefix="stylecap-") as passing:
+        found = FeatureCache(cache or passing).features(
+            backbone or load_backbone(view.backbone),
+            view,
+            [each.path for each in pictures],
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+        return np.array(found) if found is not None and cache is None else found
+
+
+def _evidence(
+    captioner: Captioner,
+    features: np.ndarray,
+    sentences: Sequence[Sequence[str]],
+    owners: Tensor,
+    wanted: Tensor,
+    on_progress: OnProgress | None,
+    should_stop: ShouldStop | None,
+) -> Tensor | None:
+    """(N, M) how much more probable sentences are by a picture than usually; 0 where unwanted.
+
+    What is usual is the mean over other pictures, so that common sentences do not win.
+    """
+    begin = time.perf_counter()
+    others = sorted({int(row) for row in np.linspace(0, len(features) - 1, _OTHERS)})
+    steps = len(features) + len(others)
+    found = torch.zeros(wanted.shape)
+    usual, counts = torch.zeros(len(sentences)), torch.zeros(len(sentences))
+    for step, row in enumerate([*others, *range(len(features))]):
+        if should_stop is not None and should_stop():
+            return None
+        scene = torch.from_numpy(np.array(features[row : row + 1]))  # (1, P, C)
+        asked = owners != row if step < len(others) else wanted[row]  # (M,)
+        columns = asked.nonzero()[:, 0]
+        log_probs = captioner.read(scene, [sentences[column] for column in columns])[0]
+        if step < len(others):
+            usual[columns] += log_probs
+            counts[columns] += 1
+        else:
+            found[row, columns] = log_probs - (usual / counts)[columns]
+        if on_progress is not None:
+            on_progress(Progress(step + 1, steps, time.perf_counter() - begin, "reading again"))
+    return found
