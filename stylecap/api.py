@@ -32,6 +32,7 @@ from stylecap.images import (
 from stylecap.progress import OnProgress, ShouldStop
 from stylecap.record import InputRecord, RunRecord, current_versions
 from stylecap.runtime import Runtime
+from stylecap.studio.quality import Judge, QualityCard
 from stylecap.style.builtin import STYLES, paint_style
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint
@@ -63,6 +64,7 @@ class StyleResult:
         messages: what a person should know.
         options: with device and precision as they were chosen.
         record: all that is needed to repeat the run; saved inside the picture.
+        card: what the judge found, if there was one; it is in the record, too.
     """
 
     image: Tensor
@@ -74,6 +76,7 @@ class StyleResult:
     messages: tuple[str, ...]
     options: StyleOptions
     record: RunRecord
+    card: QualityCard | None = None
 
     @property
     def device(self) -> str:
@@ -112,6 +115,7 @@ def stylize(
     init_image: Pictorial | None = None,
     mask: str | Path | Image.Image | None = None,
     mask_colors: Sequence[str] = (),
+    judge: Judge | None = None,
     cache: StyleCache | None = None,
     resume: Checkpoint | None = None,
     on_progress: OnProgress | None = None,
@@ -129,6 +133,7 @@ def stylize(
         init_image: what to start from; needs and implies ``init="image"``.
         mask: a picture with one flat colour for each style, which paints that region.
         mask_colors: ``"#rrggbb"`` for each style; white and black if there are two.
+        judge: judges the painting; only paintings of a single style can be judged.
         cache: remembers style images and their Gram matrices for the next paintings.
         resume: a checkpoint of the same run; the result is the one that it would have had.
         on_progress: called after every step.
@@ -181,6 +186,15 @@ def stylize(
     recorded = asdict(options)
     if mask is not None:
         recorded["mask_colors"] = list(mask_colors)
+    card, messages = None, done.messages
+    if judge is not None and len(styles) == 1:
+        pictures = (photo, to_picture(done.image), to_picture(references[0]))
+        card = judge(*pictures, style_scale=options.style_scale)
+    elif judge is not None:
+        messages = (*messages, "not judged: the card is for paintings of a single style")
+    record = _record(recorded, inputs, backbone, done)
+    if card is not None:
+        record = replace(record, result={**record.result, "card": asdict(card)})
     return StyleResult(
         image=done.image,
         alpha=alpha,
@@ -188,9 +202,10 @@ def stylize(
         steps=done.steps,
         seconds=done.seconds,
         stopped=done.stopped,
-        messages=done.messages,
+        messages=messages,
         options=options,
-        record=_record(recorded, inputs, backbone, done),
+        record=record,
+        card=card,
     )
 
 
