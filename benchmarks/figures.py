@@ -34,6 +34,7 @@ CAMERA, CHELSEA, COFFEE, ROCKET = (
 MASK = ROOT / "samples" / "coffee-mask.png"
 GALLERY = {"size": 384, "steps": 150}
 SMALLER = {"size": 224, "steps": 45}  # enough to see what a flag does
+SKY = {"size": 208, "steps": 80, "strength": 0.96}
 LARGEST_BYTES = 200_000  # of a figure
 Tile = tuple[str, Image.Image]
 
@@ -189,8 +190,8 @@ def matched(photo: Path, painting: Path) -> list[Tile]:
         ("photo", pictures[0]),
         ("painting", pictures[1]),
         ("regions", preview_picture(pictures[0], ours)),
-        ("plain", painted(photo, [painting])),
-        ("--match", painted(photo, swatches, mask=mask)),
+        ("plain", painted(photo, [painting], **SKY)),
+        ("--match", painted(photo, swatches, mask=mask, **SKY)),
     ]
 
 

@@ -31,9 +31,10 @@ from stylecap.studio.embedding import (
 )
 from stylecap.studio.options import RerankOptions, SearchTrainOptions
 from stylecap.studio.retrieval import (
+    Recalls,
     evaluate_search,
     nearest,
-    recalls,
+    ranks,
     rerank_hits,
     reranked,
 )
@@ -281,7 +282,7 @@ def test_recalls_by_hand() -> None:
     scores = torch.eye(6)
     scores[0, 1] = 2.0
     scores[5] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    found = recalls(scores, torch.arange(6))
+    found = Recalls.of(*ranks(scores, torch.arange(6)))
     assert found.image_to_text == pytest.approx((400 / 6, 500 / 6, 100))
     # Sentence 1 finds picture 0 first; sentence 5 finds its picture 5 first all the same.
     assert found.text_to_image == pytest.approx((500 / 6, 100, 100))
@@ -291,7 +292,7 @@ def test_recalls_by_hand() -> None:
 
 def test_any_sentence_of_a_picture_counts() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.1, 0.3]])
-    found = recalls(scores, torch.tensor([0, 0, 1]))
+    found = Recalls.of(*ranks(scores, torch.tensor([0, 0, 1])))
     assert found.image_to_text[0] == 100
     assert found.text_to_image[0] == pytest.approx(100 / 3)
 
@@ -302,9 +303,10 @@ def test_reranking_changes_the_order_of_the_nearest_only() -> None:
     evidence[0, [0, 2]] = 50.0
     assert nearest(cosines, 3, 1).tolist() == [[False] * 9 + [True] * 3]
     assert nearest(cosines, 3, 0).all()
-    scores = reranked(cosines, evidence, RerankOptions(10, 0.1), 1)
+    near = nearest(cosines, 10, 1)
+    scores = reranked(cosines, evidence, near, 0.1)
     assert int(scores.argmax()) == 2 and torch.isinf(scores[0, :2]).all()
-    untouched = reranked(cosines, evidence, RerankOptions(10, 0.0), 1)
+    untouched = reranked(cosines, evidence, near, 0.0)
     assert torch.equal(untouched[0, 2:], cosines[0, 2:])
     with pytest.raises(OptionError, match="candidates"):
         RerankOptions(candidates=9)
@@ -366,14 +368,11 @@ def test_searches_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     model = JointEmbedding(EmbeddingShape(12, 1280, units=8, word_units=8))
     search = WordSearch([model], vocabulary, record={"seed": 0})
     captioner = small_captioner()
-    known: list[str] = []
+    images = [captioner.see(load_picture(tmp_path / f"{n}.png")) for n in range(6)]
+    known = captioner.features(small_backbone(), torch.cat(images)).float()  # (6, P, C)
 
     def read(features: torch.Tensor, sentences: list[tuple[str, ...]]) -> torch.Tensor:
-        key = features.sum().item()
-        if key not in known:
-            known.append(key)
-        # Every picture is met in order after the eight (here six) usual ones.
-        own = words[known.index(key)]
+        own = words[int((known - features.float()).square().sum((1, 2)).argmin())]
         return torch.tensor([[0.0 if own in sentence else -999.0 for sentence in sentences]])
 
     monkeypatch.setattr(captioner, "read", read)

@@ -25,7 +25,7 @@ from stylecap.weights import find_weights
 _FORMAT = 1
 _BEAM = 5  # of captioners that say nothing of it
 _NEIGHBOURS = 5  # words shown as alternatives at each place
-_READ_ROWS = 1024  # sentences times pictures that are read at a time
+_READ_ROWS = 32  # sentences times pictures that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,34 +163,33 @@ class Captioner:
             ValueError: the features have the wrong shape.
         """
         rows = [[BOS, *self.vocabulary.encode(words), EOS] for words in sentences]
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # little padding
         with torch.inference_mode():
             features = features.to(self.runtime.torch_device, torch.float32)
             scenes = [decoder.look(features) for decoder in self.decoders]
+            found = features.new_empty(len(features), len(rows))  # (B, N)
             count = max(1, _READ_ROWS // max(1, len(features)))
-            parts = [
-                self._read(scenes, rows[start : start + count])
-                for start in range(0, len(rows), count)
-            ]
-            return torch.cat([features.new_zeros(len(features), 0), *parts], dim=1).cpu()
+            for start in range(0, len(rows), count):
+                chosen = order[start : start + count]
+                found[:, chosen] = self._read(scenes, [rows[row] for row in chosen])
+            return found.cpu()
 
     def _read(self, scenes: list[Scene], rows: list[list[int]]) -> Tensor:
+        """(B, N) as `read`, of N sentences with their ends."""
         tokens = torch.full((len(rows), max(map(len, rows))), PAD)
         for row, ids in enumerate(rows):
             tokens[row, : len(ids)] = torch.tensor(ids)
         tokens = tokens.to(self.runtime.torch_device)
-        after = tokens[:, 1:]  # (N, T)
+        images = len(scenes[0].glance)
+        before, after = tokens[:, :-1].repeat(images, 1), tokens[:, 1:]  # (BN, T), (N, T)
         spoken = after != PAD
-        before = tokens[:, :-1].masked_fill(~spoken, PAD)
         told = []
-        for decoder, scene in zip(self.decoders, scenes, strict=True):
-            images = len(scene.glance)
-            output, _ = decoder(scene, before.expand(images, -1, -1))  # (B, N, T, D)
-            log_probs = decoder.log_probs(output[:, spoken])  # (B, M, V), M words in all
-            chosen = after[spoken].expand(images, -1)[..., None]
-            told.append(log_probs.gather(-1, chosen)[..., 0])  # (B, M)
-        each = _mean_probability(told)
-        sums = each.new_zeros(len(each), len(rows)).index_add(1, spoken.nonzero()[:, 0], each)
-        return sums / spoken.sum(1)  # (B, N)
+        for stepper, scene in zip(self._steppers, scenes, strict=True):
+            log_probs, _ = stepper.read(scene, before)  # (BN, T, V)
+            each = log_probs.gather(-1, after.repeat(images, 1)[..., None])
+            told.append(each.view(images, *after.shape))  # (B, N, T)
+        sums = _mean_probability(told).masked_fill(~spoken, 0).sum(-1)
+        return sums / spoken.sum(-1)  # (B, N)
 
     def _search(
         self, scenes: list[Scene], images: int, options: CaptionOptions

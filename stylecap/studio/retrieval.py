@@ -14,7 +14,7 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ from stylecap.studio.options import RerankOptions
 from stylecap.studio.search import Hit
 
 _AT = (1, 5, 10)
-_OTHERS = 8  # pictures on which a sentence's usual probability is measured
+_OTHERS = 4  # pictures on which a sentence's usual probability is measured
 _WEIGHTS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-POOLS = ("first half", "second half", "whole")
+PARTS = ("first half", "second half", "whole")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,15 @@ class Recalls:
 
     image_to_text: tuple[float, ...]
     text_to_image: tuple[float, ...]
+
+    @classmethod
+    def of(cls, image_ranks: Tensor, text_ranks: Tensor) -> Recalls:
+        """From `ranks`."""
+        forth, back = (
+            tuple(100 * float((each < k).float().mean()) for k in _AT)
+            for each in (image_ranks, text_ranks)
+        )
+        return cls(forth, back)
 
     @property
     def total(self) -> float:
@@ -78,8 +87,8 @@ class Retrieval:
     Attributes:
         split: its name.
         pictures, sentences: how many there are.
-        plain: by the embedding alone; for each of `POOLS`, every other picture and the rest and
-            all, each with its own sentences alone.
+        plain: by the embedding alone; for the queries of each of `PARTS`, every other picture
+            with its sentences, the rest, and all; they are searched for among all.
         reranked: with the nearest read again by the captioner; None without one.
         candidates, weight: how, see `RerankOptions`.
         tried: weight -> sum of the recalls of the first half, if the weight was chosen there.
@@ -101,22 +110,22 @@ class Retrieval:
         return json.dumps(asdict(self), indent=1)
 
 
-def recalls(scores: Tensor, owners: Tensor, back: Tensor | None = None) -> Recalls:
-    """Share of queries with a right answer among the first 1, 5 and 10.
+def ranks(scores: Tensor, owners: Tensor, back: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """How many wrong answers come before the first right one.
 
     Args:
         scores: (N, M) of picture i and sentence j, the higher the nearer.
         owners: (M,) number of the picture that each sentence belongs to.
         back: (N, M) by which sentences ask for pictures; ``scores`` if None.
+    Returns:
+        (N,) of pictures, which ask for any of their sentences, and (M,) of sentences.
     """
     back = scores if back is None else back
     right = owners[None] == torch.arange(len(scores), device=owners.device)[:, None]  # (N, M)
     best = scores.masked_fill(~right, -math.inf).amax(1)  # (N,)
-    before = (scores > best[:, None]) & ~right  # any of the picture's sentences counts
+    before = (scores > best[:, None]) & ~right
     own = back.gather(0, owners[None])[0]  # (M,)
-    ranks = (before.sum(1), (back > own).sum(0))  # (N,), (M,)
-    forth, returned = (tuple(100 * float((rank < k).float().mean()) for k in _AT) for rank in ranks)
-    return Recalls(forth, returned)
+    return before.sum(1), (back > own).sum(0)
 
 
 def nearest(scores: Tensor, count: int, dim: int) -> Tensor:
@@ -125,17 +134,16 @@ def nearest(scores: Tensor, count: int, dim: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter(dim, found, True)
 
 
-def reranked(cosines: Tensor, evidence: Tensor, options: RerankOptions, dim: int) -> Tensor:
+def reranked(cosines: Tensor, evidence: Tensor, near: Tensor, weight: float) -> Tensor:
     """Scores that put each query's nearest in a new order; all others are out of the race.
 
     Args:
         cosines: (N, M).
         evidence: (N, M) log-probability a word, beyond the sentence's usual one.
-        options: how many of the nearest, and how much the evidence counts.
-        dim: 1 where rows ask, 0 where columns do.
+        near: (N, M), bool, of `nearest`.
+        weight: of the evidence.
     """
-    mixed = cosines + options.weight * evidence
-    return mixed.masked_fill(~nearest(cosines, options.candidates, dim), -math.inf)
+    return (cosines + weight * evidence).masked_fill(~near, -math.inf)
 
 
 def rerank_hits(
@@ -230,80 +238,46 @@ def evaluate_search(
     sentences = [words for each in chosen for words in each.captions]
     owners = torch.tensor([row for row, each in enumerate(chosen) for _ in each.captions])  # (M,)
     cosines = search.pictures(summaries(features)) @ search.sentences(sentences).mT  # (N, M)
-    pools = {name: _Pool(rows, owners) for name, rows in _pools(len(chosen)).items()}
-    plain = {name: pool.recalls(cosines) for name, pool in pools.items()}
+    parts = {name: (rows, torch.isin(owners, rows)) for name, rows in _parts(len(chosen)).items()}
+
+    def measured(forth: Tensor, back: Tensor) -> dict[str, Recalls]:
+        of_pictures, of_sentences = ranks(forth, owners, back)
+        return {n: Recalls.of(of_pictures[r], of_sentences[s]) for n, (r, s) in parts.items()}
+
     found, tried = None, {}
     if captioner is not None:
         seen = _features(captioner.view, chosen, backbone, cache, on_progress, should_stop)
         if seen is None:
             return None
-        wanted = torch.zeros_like(cosines, dtype=torch.bool)
-        for pool in pools.values():
-            pool.want(wanted, cosines, options)
+        near = [nearest(cosines, options.candidates, dim) for dim in (1, 0)]
+        wanted = near[0] | near[1]
         evidence = _evidence(captioner, seen, sentences, owners, wanted, on_progress, should_stop)
         if evidence is None:
             return None
-        first = pools[POOLS[0]]
-        if weight is None:
-            tried = {
-                each: first.recalls(
-                    cosines, evidence, RerankOptions(options.candidates, each)
-                ).total
-                for each in _WEIGHTS
-            }
-            options = RerankOptions(options.candidates, max(tried, key=lambda each: tried[each]))
-        found = {n: pool.recalls(cosines, evidence, options) for n, pool in pools.items()}
+        weights = _WEIGHTS if weight is None else (weight,)
+        by_weight = {
+            each: measured(*(reranked(cosines, evidence, some, each) for some in near))
+            for each in weights
+        }
+        tried = {each: found[PARTS[0]].total for each, found in by_weight.items()}
+        options = replace(options, weight=max(tried, key=lambda each: tried[each]))
+        found = by_weight[options.weight]
     return Retrieval(
         split,
         len(chosen),
         len(sentences),
-        plain,
+        measured(cosines, cosines),
         found,
         options.candidates,
         options.weight,
-        tried,
+        tried if weight is None else {},
         {"search": search.record, "versions": current_versions()},
     )
 
 
-class _Pool:
-    """Some of the pictures with their own sentences, among which is searched."""
-
-    def __init__(self, rows: Tensor, owners: Tensor) -> None:
-        place = torch.full((int(owners.max()) + 1,), -1)
-        place[rows] = torch.arange(len(rows))
-        self._rows = rows
-        self._columns = (place[owners] >= 0).nonzero()[:, 0]
-        self._owners = place[owners[self._columns]]
-
-    def _own(self, whole: Tensor) -> Tensor:
-        return whole[self._rows][:, self._columns]
-
-    def want(self, wanted: Tensor, cosines: Tensor, options: RerankOptions) -> None:
-        """Mark the pairs that reranking in this pool reads."""
-        own = self._own(cosines)
-        both = nearest(own, options.candidates, 0) | nearest(own, options.candidates, 1)
-        rows, columns = both.nonzero().unbind(1)
-        wanted[self._rows[rows], self._columns[columns]] = True
-
-    def recalls(
-        self,
-        cosines: Tensor,
-        evidence: Tensor | None = None,
-        options: RerankOptions | None = None,
-    ) -> Recalls:
-        """Of the embedding alone, or with the captioner's evidence."""
-        own = self._own(cosines)
-        if evidence is None or options is None:
-            return recalls(own, self._owners)
-        read = self._own(evidence)
-        forth, back = (reranked(own, read, options, dim) for dim in (1, 0))
-        return recalls(forth, self._owners, back)
-
-
-def _pools(count: int) -> dict[str, Tensor]:
+def _parts(count: int) -> dict[str, Tensor]:
     everything = torch.arange(count)
-    return dict(zip(POOLS, (*halves(everything), everything), strict=True))
+    return dict(zip(PARTS, (*halves(everything), everything), strict=True))
 
 
 def _features(

@@ -22,7 +22,7 @@ from stylecap.studio.embedding import (
     ranking_loss,
 )
 from stylecap.studio.options import SearchTrainOptions
-from stylecap.studio.retrieval import Recalls, recalls
+from stylecap.studio.retrieval import Recalls, ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def evaluate(
                 for start in range(0, sentences.count, 500)
             ]
         )  # (M, D)
-    return recalls(pictures @ spoken.mT, sentences.owners)
+    return Recalls.of(*ranks(pictures @ spoken.mT, sentences.owners))
 
 
 class _Sentences:
