@@ -387,11 +387,12 @@ def test_searches_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found.plain["whole"].text_to_image[0] < 100
     assert found.reranked["whole"].text_to_image[0] == 100
     assert found.reranked["second half"].image_to_text[0] == 100
-    assert found.weight == max(found.tried, key=lambda weight: found.tried[weight])
+    for chosen, tried in zip(found.weights, found.tried, strict=True):
+        assert tried[chosen] == max(tried.values())
     plain = json.loads(found.to_json())
     assert plain["about"]["search"] == {"seed": 0} and len(plain["plain"]) == 3
     given = evaluate_search(search, tmp_path, captioner=captioner, weight=0.0, cache=cache)
-    assert given is not None and given.reranked == given.plain and not given.tried
+    assert given is not None and given.reranked == given.plain and given.tried == ()
     assert evaluate_search(search, tmp_path, cache=cache).reranked is None  # type: ignore[union-attr]
     assert evaluate_search(search, tmp_path, should_stop=lambda: True) is None
     with pytest.raises(InputError, match="split test: expected at least two pictures, got 0"):
@@ -425,7 +426,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.split()[-6:] for row in rows] == 3 * [6 * ["100.0"]]
     assert main([*measured, "--weight", "0.05", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["weight"] == 0.05
+    assert json.loads(capsys.readouterr().out)["weights"] == [0.05, 0.05]
     named = ["--words-weights", weights]
     assert main(["index", str(folder), *named, "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["added"] == 4

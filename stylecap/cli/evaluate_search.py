@@ -77,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         say(
             one_line(
                 f"text R@K: a picture asks for its sentences; reranked: the {found.candidates} "
-                f"nearest, with weight {found.weight:g}, {where}"
+                f"nearest, with weights {found.weights[0]:g} (text) and {found.weights[1]:g} "
+                f"(image), {where}"
             )
         )
     return 0

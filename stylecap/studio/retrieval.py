@@ -42,8 +42,8 @@ from stylecap.studio.options import RerankOptions
 from stylecap.studio.search import Hit
 
 _AT = (1, 5, 10)
-_OTHERS = 4  # pictures on which a sentence's usual probability is measured
-_WEIGHTS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+_OTHERS = 8  # pictures on which a sentence's usual probability is measured
+_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 PARTS = ("first half", "second half", "whole")
 
 
@@ -62,11 +62,7 @@ class Recalls:
     @classmethod
     def of(cls, image_ranks: Tensor, text_ranks: Tensor) -> Recalls:
         """From `ranks`."""
-        forth, back = (
-            tuple(100 * float((each < k).float().mean()) for k in _AT)
-            for each in (image_ranks, text_ranks)
-        )
-        return cls(forth, back)
+        return cls(within(image_ranks), within(text_ranks))
 
     @property
     def total(self) -> float:
@@ -90,8 +86,9 @@ class Retrieval:
         plain: by the embedding alone; for the queries of each of `PARTS`, every other picture
             with its sentences, the rest, and all; they are searched for among all.
         reranked: with the nearest read again by the captioner; None without one.
-        candidates, weight: how, see `RerankOptions`.
-        tried: weight -> sum of the recalls of the first half, if the weight was chosen there.
+        candidates: how many of the nearest were read.
+        weights: of what was read, for pictures that ask and for sentences that ask.
+        tried: for both, weight -> sum of the recalls of the first half, where it was chosen there.
         about: how the search was trained, and versions.
     """
 
@@ -101,8 +98,8 @@ class Retrieval:
     plain: Mapping[str, Recalls]
     reranked: Mapping[str, Recalls] | None
     candidates: int
-    weight: float
-    tried: Mapping[float, float]
+    weights: tuple[float, ...]
+    tried: tuple[Mapping[float, float], ...]
     about: Mapping[str, Any]
 
     def to_json(self) -> str:
@@ -110,22 +107,25 @@ class Retrieval:
         return json.dumps(asdict(self), indent=1)
 
 
-def ranks(scores: Tensor, owners: Tensor, back: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def within(ranks: Tensor) -> tuple[float, ...]:
+    """Percent of queries answered among the first 1, 5 and 10."""
+    return tuple(100 * float((ranks < k).float().mean()) for k in _AT)
+
+
+def ranks(scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
     """How many wrong answers come before the first right one.
 
     Args:
         scores: (N, M) of picture i and sentence j, the higher the nearer.
         owners: (M,) number of the picture that each sentence belongs to.
-        back: (N, M) by which sentences ask for pictures; ``scores`` if None.
     Returns:
         (N,) of pictures, which ask for any of their sentences, and (M,) of sentences.
     """
-    back = scores if back is None else back
     right = owners[None] == torch.arange(len(scores), device=owners.device)[:, None]  # (N, M)
     best = scores.masked_fill(~right, -math.inf).amax(1)  # (N,)
     before = (scores > best[:, None]) & ~right
-    own = back.gather(0, owners[None])[0]  # (M,)
-    return before.sum(1), (back > own).sum(0)
+    own = scores.gather(0, owners[None])[0]  # (M,)
+    return before.sum(1), (scores > own).sum(0)
 
 
 def nearest(scores: Tensor, count: int, dim: int) -> Tensor:
@@ -210,7 +210,7 @@ def evaluate_search(
         split: ``"train"``, ``"dev"`` or ``"test"``.
         captioner: reads the nearest again; not done if None.
         candidates: how many; as in `RerankOptions` if None.
-        weight: of what it reads; chosen on the first half if None.
+        weight: of what it reads; for each direction chosen on the first half if None.
         pictures: folder of the pictures, if they lie elsewhere than beside the captions.
         cache: folder that keeps the pictures' features; they are not kept if None.
         backbone: the one of search and captioner, loaded before; else loaded for each.
@@ -223,11 +223,11 @@ def evaluate_search(
             be read, or the backbone is another one.
         OptionError: candidates or weight are out of their range.
     """
-    usual = RerankOptions()
-    options = RerankOptions(
-        usual.candidates if candidates is None else candidates,
-        usual.weight if weight is None else weight,
-    )
+    options = RerankOptions()
+    if candidates is not None:
+        options = replace(options, candidates=candidates)
+    if weight is not None:
+        options = replace(options, weight=weight)
     chosen = [each for each in read_captions(data, pictures) if each.split == split]
     if len(chosen) < 2:
         raise InputError(f"split {split}: expected at least two pictures, got {len(chosen)}")
@@ -240,11 +240,12 @@ def evaluate_search(
     cosines = search.pictures(summaries(features)) @ search.sentences(sentences).mT  # (N, M)
     parts = {name: (rows, torch.isin(owners, rows)) for name, rows in _parts(len(chosen)).items()}
 
-    def measured(forth: Tensor, back: Tensor) -> dict[str, Recalls]:
-        of_pictures, of_sentences = ranks(forth, owners, back)
+    def measured(of_pictures: Tensor, of_sentences: Tensor) -> dict[str, Recalls]:
         return {n: Recalls.of(of_pictures[r], of_sentences[s]) for n, (r, s) in parts.items()}
 
-    found, tried = None, {}
+    found: dict[str, Recalls] | None = None
+    weights: list[float] = []
+    tried: list[dict[float, float]] = []
     if captioner is not None:
         seen = _features(captioner.view, chosen, backbone, cache, on_progress, should_stop)
         if seen is None:
@@ -254,23 +255,26 @@ def evaluate_search(
         evidence = _evidence(captioner, seen, sentences, owners, wanted, on_progress, should_stop)
         if evidence is None:
             return None
-        weights = _WEIGHTS if weight is None else (weight,)
-        by_weight = {
-            each: measured(*(reranked(cosines, evidence, some, each) for some in near))
-            for each in weights
-        }
-        tried = {each: found[PARTS[0]].total for each, found in by_weight.items()}
-        options = replace(options, weight=max(tried, key=lambda each: tried[each]))
-        found = by_weight[options.weight]
+        best = []
+        for side, some in enumerate(near):
+            by_weight = {
+                each: ranks(reranked(cosines, evidence, some, each), owners)[side]
+                for each in (_WEIGHTS if weight is None else (weight,))
+            }
+            first = parts[PARTS[0]][side]
+            tried.append({each: sum(within(rank[first])) for each, rank in by_weight.items()})
+            weights.append(max(tried[side], key=tried[side].__getitem__))
+            best.append(by_weight[weights[side]])
+        found = measured(*best)
     return Retrieval(
         split,
         len(chosen),
         len(sentences),
-        measured(cosines, cosines),
+        measured(*ranks(cosines, owners)),
         found,
         options.candidates,
-        options.weight,
-        tried if weight is None else {},
+        tuple(weights),
+        tuple(tried) if weight is None else (),
         {"search": search.record, "versions": current_versions()},
     )
 
