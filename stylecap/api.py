@@ -37,7 +37,7 @@ from stylecap.style.builtin import STYLES, paint_style
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint
 from stylecap.style.control import regions_of
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import AUTO, StyleOptions
 from stylecap.style.transfer import Transfer, mix_scales, transfer_style
 from stylecap.weights import file_sha256
 
@@ -62,7 +62,7 @@ class StyleResult:
         seconds: time that the optimisation took.
         stopped: it was asked to stop before the last step.
         messages: what a person should know.
-        options: with device and precision as they were chosen.
+        options: with device and precision as they were chosen, and the memory if it was short.
         record: all that is needed to repeat the run; saved inside the picture.
         card: what the judge found, if there was one; it is in the record, too.
     """
@@ -183,6 +183,8 @@ def stylize(
             on_checkpoint=on_checkpoint,
             should_stop=should_stop,
         )
+    if done.memory != AUTO:
+        options = replace(options, memory=done.memory)
     recorded = asdict(options)
     if mask is not None:
         recorded["mask_colors"] = list(mask_colors)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -189,24 +190,55 @@ class Backbone:
             )
         wanted = set(layers)
         found: dict[str, Tensor] = {}
-        x = (image.to(self._mean.device) - self._mean) / self._std  # (B, 3, H, W)
-        x = x.to(self.runtime.dtype, memory_format=torch.channels_last)
-        above_conv = ""
-        for layer in self._layers.values():
-            if layer.kind == "conv":
-                kernel, bias = self._kernels[layer.name]
-                x = functional.conv2d(x, kernel, bias, layer.stride, layer.padding)
-            elif layer.kind == "relu":
-                # In place unless somebody asked for what it would overwrite.
-                x = functional.relu(x, inplace=above_conv not in wanted)
-            else:
-                x = pool(x, pooling, layer.kernel, layer.stride, generator=generator)
-            above_conv = layer.name
+        x = self.normalize(image)
+        below = ""
+        for layer in layers_needed(self.name, layers, pooling):
+            # In place unless somebody asked for what it would overwrite.
+            x = self.compute(
+                layer, x, pooling=pooling, generator=generator, inplace=below not in wanted
+            )
+            below = layer.name
             if layer.name in wanted:
                 found[layer.name] = x
-            if layer.name == deepest:
-                break
         return {name: found[name] for name in layers}
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """What the first layer reads: (B, 3, H, W) in [0, 1] to ImageNet's mean and deviation."""
+        x = (image.to(self._mean.device) - self._mean) / self._std  # (B, 3, H, W)
+        return x.to(self.runtime.dtype, memory_format=torch.channels_last)
+
+    def compute(
+        self,
+        layer: Layer,
+        x: Tensor,
+        *,
+        pooling: str = "max",
+        padded_rows: tuple[int, int] | None = None,
+        generator: torch.Generator | None = None,
+        inplace: bool = False,
+    ) -> Tensor:
+        """One layer alone.
+
+        Args:
+            layer: of this network.
+            x: (B, C, H, W), what the layer below gives, or some rows of it.
+            pooling: if it is one.
+            padded_rows: rows of zeros above and below, if ``x`` does not reach both ends of the
+                image; the layer's own padding if None.
+            generator: as in `features`.
+            inplace: a rectifier may overwrite ``x``.
+        """
+        if layer.kind == "pool":
+            return pool(x, pooling, layer.kernel, layer.stride, generator=generator)
+        if layer.kind == "relu":
+            return functional.relu(x, inplace=inplace)
+        kernel, bias = self._kernels[layer.name]
+        both = (layer.padding, layer.padding)
+        if padded_rows is None or padded_rows == both:
+            return functional.conv2d(x, kernel, bias, layer.stride, layer.padding)
+        if padded_rows != (0, 0):
+            x = functional.pad(x, (0, 0, *padded_rows))
+        return functional.conv2d(x, kernel, bias, layer.stride, (0, layer.padding))
 
     def _deepest(self, layers: Sequence[str]) -> str:
         if isinstance(layers, str) or not layers:
@@ -244,6 +276,22 @@ def architecture(name: str) -> tuple[Layer, ...]:
     if name not in ARCHITECTURES:
         raise OptionError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
     return ARCHITECTURES[name]
+
+
+def layers_needed(name: str, wanted: Sequence[str], pooling: str) -> tuple[Layer, ...]:
+    """The layers to compute for some, up to the deepest of them, in order.
+
+    A rectifier that nobody asked for comes after the maximum pooling that would follow it, which
+    gives the same and costs a quarter.
+    """
+    network = architecture(name)
+    deepest = max(index for index, layer in enumerate(network) if layer.name in wanted)
+    order = list(network[: deepest + 1])
+    for index, (layer, above) in enumerate(pairwise(network[: deepest + 1])):
+        swaps = layer.kind == "relu" and above.kind == "pool" and pooling == "max"
+        if swaps and not {layer.name, above.name} & set(wanted):
+            order[index : index + 2] = above, layer
+    return tuple(order)
 
 
 def check_layers(name: str, layers: Sequence[str]) -> None:

@@ -280,21 +280,24 @@ def test_one_backbone_loaded_once_serves_painting_and_caption(
     loaded: list[str] = []
     monkeypatch.setattr(api, "load_backbone", lambda name, **_: loaded.append(name))
     backbone, captioner = small_backbone(), small_captioner()
-    served: list[str] = []
-    features = type(backbone).features
+    served: list[int] = []
+    compute = type(backbone).compute
 
-    def watched(self: Any, image: torch.Tensor, layers: Any, **given: Any) -> Any:
+    def watched(self: Any, layer: Any, x: torch.Tensor, **given: Any) -> Any:
         assert self is backbone
-        served.append(",".join(layers))
-        return features(self, image, layers, **given)
+        if layer.name == "conv1":
+            served.append(max(x.shape[2:]))
+        return compute(self, layer, x, **given)
 
-    monkeypatch.setattr(type(backbone), "features", watched)
+    monkeypatch.setattr(type(backbone), "compute", watched)
     before = {name: kernel.clone() for name, (kernel, _) in backbone._kernels.items()}
     described = stylecap.caption(folder / "content.png", captioner=captioner, backbone=backbone)
     result = painted(folder / "content.png", folder / "style.png")
     again = stylecap.caption(folder / "content.png", captioner=captioner, backbone=backbone)
     assert loaded == []
-    assert {"relu5", "relu3,relu1,relu2,relu4,relu5"} <= set(served)
+    assert served[0] == served[-1] == 96  # the captioner's pictures
+    assert max(result.image.shape[2:]) == 64
+    assert served.count(64) > 4  # the steps
     assert result.steps == 4
     assert described.text == again.text and described.log_prob == again.log_prob
     assert described.log_prob < 0 and described.words

@@ -22,6 +22,7 @@ from stylecap.backbone import (
     Layer,
     architecture,
     layer_table,
+    layers_needed,
     load_backbone,
     pool,
     smallest_side,
@@ -314,6 +315,25 @@ def test_table_sizes_are_those_of_the_features() -> None:
     assert {row.name: row.output for row in layer_table("alexnet", (70, 91))} == {
         name: tuple(features.shape[1:]) for name, features in found.items()
     }
+
+
+def test_rectifying_behind_a_maximum_gives_the_same() -> None:
+    assert [layer.name for layer in layers_needed("alexnet", ["relu2"], "max")] == [
+        *("conv1", "pool1", "relu1", "conv2", "relu2")
+    ]
+    ordered = ["conv1", "relu1", "pool1", "conv2", "relu2"]
+    for wanted, pooling in ((["relu1", "relu2"], "max"), (["relu2"], "average")):
+        assert [layer.name for layer in layers_needed("alexnet", wanted, pooling)] == ordered
+    backbone = small_backbone()
+    image = torch.rand(1, 3, 70, 91, requires_grad=True)
+    shown = [
+        backbone.features(image, [*also, "relu5"])["relu5"]
+        for also in ((), ("relu1", "relu2"), ("pool1", "pool2"))
+    ]
+    slopes = [torch.autograd.grad(each.square().sum(), image)[0] for each in shown]
+    for each, slope in zip(shown[1:], slopes[1:], strict=True):
+        assert torch.equal(each, shown[0])
+        torch.testing.assert_close(slope, slopes[0])
 
 
 @pytest.mark.parametrize("layer", ["conv1", "pool1", "conv2", "conv3"])

@@ -130,9 +130,9 @@ def test_grams_are_computed_once_a_style_and_size(monkeypatch: pytest.MonkeyPatc
     made: list[tuple[int, ...]] = []
     real = transfer.style_grams
 
-    def counted(backbone: object, style: Tensor, chosen: StyleOptions) -> dict[str, Tensor]:
+    def counted(backbone: object, style: Tensor, *chosen: object) -> dict[str, Tensor]:
         made.append(tuple(style.shape))
-        return real(backbone, style, chosen)
+        return real(backbone, style, *chosen)
 
     monkeypatch.setattr(transfer, "style_grams", counted)
     cache = StyleCache()

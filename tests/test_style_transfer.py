@@ -7,11 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylecap.errors import DeviceError, InputError, OptionError
+from stylecap.errors import InputError, OptionError
 from stylecap.progress import Progress
-from stylecap.runtime import Runtime
 from stylecap.style import transfer
-from stylecap.style.memory import check_memory, estimate_bytes
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
 from stylecap.style.options import StyleOptions
 from stylecap.style.transfer import scale_sizes, transfer_style
@@ -229,15 +227,3 @@ def test_contradictions_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         transfer_style(photo(size, 1), [photo(48, 2)], options(**changes), small_backbone())
-
-
-def test_what_cannot_fit_is_refused_with_a_size_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "free_bytes", lambda self: 2 * 10**9)
-    runtime = Runtime("cpu", "float32", 1)
-    with pytest.raises(DeviceError, match=r"--size \d+ would fit") as refusal:
-        check_memory((4000, 6000), StyleOptions(), runtime)
-    fits = int(str(refusal.value).split("--size ")[1].split()[0])
-    check_memory((fits * 2 // 3, fits), StyleOptions(), runtime)
-    assert estimate_bytes((400, 600), StyleOptions(), runtime) < estimate_bytes(
-        (800, 600), StyleOptions(), runtime
-    )

@@ -230,7 +230,7 @@ class Restored:
     """A painting's settings, and those of its inputs that are still here.
 
     Attributes:
-        options: as they were, device and precision left to this machine.
+        options: as they were, device, precision and memory left to this machine.
         content: file, or None if it has to be given again.
         styles: built-in names and files in their order.
         missing: names of pictures that are not here.
@@ -243,7 +243,7 @@ class Restored:
 
 
 def options_of_record(record: RunRecord) -> StyleOptions:
-    """A painting's options, device and precision left to this machine.
+    """A painting's options, device, precision and memory left to this machine.
 
     Raises:
         RecordError: it is of another kind of run, or its options are not known here.
@@ -252,7 +252,9 @@ def options_of_record(record: RunRecord) -> StyleOptions:
         raise RecordError(f"record: of a run of {record.kind!r}, expected 'stylize'")
     values = {name: value for name, value in record.options.items() if name != "mask_colors"}
     try:
-        return StyleOptions(**{**values, "device": "auto", "precision": "auto"})
+        return StyleOptions(
+            **{**values, **dict.fromkeys(("device", "precision", "memory"), "auto")}
+        )
     except (TypeError, OptionError) as error:
         reason = str(error).split("__init__() ")[-1]
         raise RecordError(f"record: its options are of another version ({reason})") from error

@@ -37,6 +37,7 @@ class Checkpoint:
     Attributes:
         identity: of the transfer: its options, inputs, network, runtime and versions.
         runtime: device, precision and threads; resume with a backbone on this one.
+        budget: bytes of memory by which it was planned, or None.
         scale: number of the size being painted, from 0.
         step: steps done at this scale.
         steps: steps done over all scales.
@@ -50,6 +51,7 @@ class Checkpoint:
 
     identity: str
     runtime: Runtime
+    budget: int | None
     scale: int
     step: int
     steps: int
@@ -70,6 +72,7 @@ class Checkpoint:
             "format": _FORMAT,
             "identity": self.identity,
             "runtime": asdict(self.runtime),
+            "budget": self.budget,
             "scale": self.scale,
             "step": self.step,
             "steps": self.steps,

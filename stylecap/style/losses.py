@@ -31,10 +31,22 @@ def gram_matrix(features: Tensor, guide: Tensor | None = None) -> Tensor:
         raise ValueError(f"features: expected (B, C, H, W), got {tuple(features.shape)}")
     if guide is not None and guide.shape != features.shape[-2:]:
         raise ValueError(f"guide: expected {tuple(features.shape[-2:])}, got {tuple(guide.shape)}")
-    share = None
-    if guide is not None:
-        share = (guide / guide.sum()).flatten()[:, None]  # (H*W, 1)
-    gram: Tensor = _Gram.apply(features, share)
+    share = None if guide is None else guide / guide.sum()
+    return gram_share(features, share, features.shape[2] * features.shape[3])
+
+
+def gram_share(features: Tensor, share: Tensor | None, positions: int) -> Tensor:
+    """What some rows of a layer contribute to its Gram matrix; all rows together are the whole.
+
+    Args:
+        features: (B, C, H, W) activations.
+        share: (H, W) weight of each position, of which the whole layer's sum to one; None for
+            all positions alike.
+        positions: of the whole layer.
+    Returns:
+        (B, C, C), float32 or wider, symmetric.
+    """
+    gram: Tensor = _Gram.apply(features, share, positions)
     return gram
 
 
@@ -47,24 +59,26 @@ class _Gram(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, share: Tensor | None) -> Tensor:
-        ctx.save_for_backward(features, share)
-        positions = _precise(features).flatten(2).mT  # (B, H*W, C)
-        if share is None:
-            return positions.mT @ positions / positions.shape[1]  # (B, C, C)
-        return positions.mT @ (positions * share.to(positions.dtype))  # (B, C, C)
+    def forward(ctx: Any, features: Tensor, share: Tensor | None, positions: int) -> Tensor:
+        column = None if share is None else share.flatten()[:, None]  # (H*W, 1)
+        ctx.save_for_backward(features, column)
+        ctx.positions = positions
+        rows = _precise(features).flatten(2).mT  # (B, H*W, C)
+        if column is None:
+            return rows.mT @ rows / positions  # (B, C, C)
+        return rows.mT @ (rows * column.to(rows.dtype))  # (B, C, C)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        features, share = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        features, column = ctx.saved_tensors
         (gradient,) = gradients  # (B, C, C)
         both = gradient + gradient.mT  # (B, C, C)
-        positions = features.flatten(2).mT  # (B, H*W, C), in memory as channels last are
-        if share is None:
-            slope = positions @ (both / positions.shape[1]).to(features.dtype)
+        rows = features.flatten(2).mT  # (B, H*W, C), in memory as channels last are
+        if column is None:
+            slope = rows @ (both / ctx.positions).to(features.dtype)
         else:
-            slope = (positions @ both.to(features.dtype)) * share.to(features.dtype)
-        return slope.mT.view_as(features), None
+            slope = (rows @ both.to(features.dtype)) * column.to(features.dtype)
+        return slope.mT.view_as(features), None, None
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
@@ -77,7 +91,20 @@ def content_loss(features: Tensor, target: Tensor) -> Tensor:
         () mean((F - P)²), float32 or wider.
     Source: Gatys et al. 2016, equation 1, is 1/2 Σ (F - P)²: this times B C H W / 2.
     """
-    return (_precise(features) - _precise(target)).square().mean()
+    return content_share(features, target, target.numel())
+
+
+def content_share(features: Tensor, target: Tensor, count: int) -> Tensor:
+    """What some rows of a layer contribute to `content_loss`.
+
+    Args:
+        features: (B, C, H, W) of the image.
+        target: (B, C, H, W) of the content.
+        count: elements of the whole layer, B included.
+    Returns:
+        () Σ (F - P)² / count, float32 or wider.
+    """
+    return (_precise(features) - _precise(target)).square().sum() / count
 
 
 def style_loss(gram: Tensor, target: Tensor) -> Tensor:

@@ -1,51 +1,167 @@
-"""What a painting takes of the device's memory, before it is begun."""
+"""What a painting takes of the device's memory, and how it is made to fit into less."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from stylecap.backbone import architecture
-from stylecap.errors import DeviceError
+from stylecap.errors import DeviceError, OptionError
+from stylecap.images import fit_long_side
 from stylecap.runtime import Runtime
 from stylecap.style.optimizers import HISTORY
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import AUTO, StyleOptions, parse_memory
+from stylecap.style.strips import Strips, split_stages
+
+_SHORTER = (10, 5)  # histories of L-BFGS that a painting may be left with
+_MB = 10**6
+_PLACE = 8  # bytes in which a pooling notes where a maximum was
+_STRIP_COPIES = 15  # of a layer in a strip: what convolutions and their gradients work with
+_PROGRAM = 600_000_000  # bytes of interpreter, torch and network in a process
 
 
-def estimate_bytes(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> int:
-    """Memory that the finest scale takes on the device, besides the network itself.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one scale is computed.
 
-    Kept for the gradient: each convolution's and pooling's output, in the network's precision,
-    and the content layers' difference in float32. Then the gradients on their way, float32
-    copies of one style layer at a time, and the optimiser's images.
+    Attributes:
+        strips: how much of the network in strips.
+        history: pairs that L-BFGS remembers.
+        bytes: that it takes on the device, besides the network itself.
     """
-    width = 2 if runtime.precision == "bfloat16" else 4
-    wanted = {*options.resolved_content_layers, *options.resolved_style_layers}
-    order = [layer.name for layer in architecture(options.backbone)]
-    deepest = max(order.index(layer) for layer in wanted)
-    kept = peak = 0
-    height, across = size
-    for layer in architecture(options.backbone)[: deepest + 1]:
-        height, across = layer.output_size(height), layer.output_size(across)
-        values = layer.channels * height * across
-        kept += values * width if layer.kind != "relu" else 0
-        kept += values * 4 if layer.name in options.resolved_content_layers else 0
-        peak = max(peak, values * (3 * width + (8 if layer.name in wanted else 0)))
-    images = 2 * HISTORY + 12 if options.optimizer == "lbfgs" else 10
-    return kept + peak + images * 3 * size[0] * size[1] * 4
+
+    strips: Strips
+    history: int
+    bytes: int
+
+    @property
+    def spares(self) -> bool:
+        """Whether it takes less memory than it likes to."""
+        return self.strips.stages > 0 or self.history < HISTORY
 
 
-def check_memory(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> None:
+def plan_memory(
+    size: tuple[int, int], options: StyleOptions, runtime: Runtime, budget: int | None
+) -> Plan:
+    """The fastest way to compute a scale that fits; the smallest one if none does.
+
+    More and more of the network goes into strips, the lowest stages first, where most memory is
+    and the least is computed; then L-BFGS gives up history.
+
+    Args:
+        size: (height, width) in pixels.
+        options: layers, optimiser.
+        runtime: precision.
+        budget: bytes it may take, or None for as many as it likes.
+    """
+    plan = None
+    for plan in _plans(size, options, runtime):
+        if budget is None or plan.bytes <= budget:
+            break
+    assert plan is not None
+    return plan
+
+
+def memory_budget(options: StyleOptions, runtime: Runtime) -> int | None:
+    """Bytes that a painting may take besides the network, in whole MB; None if nobody knows.
+
+    It is what the options allow, or most of what is free if that is less.
+
+    Raises:
+        OptionError: the options allow less than the program needs by itself.
+    """
+    free = runtime.free_bytes()
+    budget = None if free is None else int(0.9 * free)
+    if options.memory != AUTO:
+        allowed = parse_memory(options.memory) - (_PROGRAM if runtime.device == "cpu" else 0)
+        if allowed <= 0:
+            raise OptionError(
+                f"memory: {options.memory} is less than the program needs by itself; give at "
+                f"least {_PROGRAM // _MB + 200}MB"
+            )
+        budget = allowed if budget is None else min(allowed, budget)
+    return budget if budget is None else budget // _MB * _MB
+
+
+def memory_taken(budget: int | None, runtime: Runtime) -> str:
+    """The options' ``memory`` that gives a budget."""
+    if budget is None:
+        return AUTO
+    return f"{(budget + (_PROGRAM if runtime.device == 'cpu' else 0)) // _MB}MB"
+
+
+def check_memory(
+    size: tuple[int, int], options: StyleOptions, runtime: Runtime, budget: int | None
+) -> None:
     """Refuse what cannot fit, before any work.
 
     Raises:
         DeviceError: with the long side, in pixels, that would fit.
     """
-    free = runtime.free_bytes()
-    needed = estimate_bytes(size, options, runtime)
-    if free is None or needed <= 0.9 * free:
+    plan = plan_memory(size, options, runtime, budget)
+    if budget is None or plan.bytes <= budget:
         return
-    fits = int(max(size) * math.sqrt(0.85 * free / needed))
+    fits = max(size)
+    while fits > 1 and plan_memory(fit_long_side(size, fits), options, runtime, 0).bytes > budget:
+        fits = fits * 49 // 50
     raise DeviceError(
-        f"size: {size[1]}x{size[0]} needs about {needed / 1e9:.1f} GB on {runtime.device}, where "
-        f"{free / 1e9:.1f} GB are free; --size {fits} would fit"
+        f"size: {size[1]}x{size[0]} needs at least {plan.bytes / 1e9:.1f} GB on {runtime.device}, "
+        f"where it may take {budget / 1e9:.1f} GB; --size {fits} would fit"
     )
+
+
+def estimate_bytes(
+    size: tuple[int, int],
+    options: StyleOptions,
+    runtime: Runtime,
+    strips: Strips | None = None,
+    history: int = HISTORY,
+) -> int:
+    """Memory that one scale takes on the device, besides the network itself.
+
+    Of stages computed at once, every convolution's and pooling's output is kept, and where each
+    maximum was; of those in strips only the input. The most is taken at some layer on the way up
+    or back, with what is kept until there, a float32 copy for its losses, and the gradients that
+    pass. Then come the content's features and the optimiser's images.
+    """
+    strips = strips or Strips()
+    width = 2 if runtime.precision == "bfloat16" else 4
+    styled, contents = options.resolved_style_layers, options.resolved_content_layers
+    wanted = (*styled, *contents)
+    kept = most = 0
+    height, across = size
+    below = 3 * height * across
+    for order, stage in enumerate(split_stages(options.backbone, wanted, options.pooling)):
+        in_strips = order < strips.stages
+        held = 0  # in a strip
+        for layer in stage:
+            height, across = layer.output_size(height), layer.output_size(across)
+            values = layer.channels * height * across
+            computed = min(values, strips.values) if in_strips else values
+            taken = 0 if layer.kind == "relu" else computed * width
+            taken += computed * _PLACE if layer.kind == "pool" else 0
+            taken += computed * 4 if layer.name in contents else 0  # the difference
+            if in_strips:
+                held += taken
+            else:
+                kept += taken
+            kept += values * width if layer.name in contents else 0
+            losses = 8 if layer.name in contents else 4 if layer.name in styled else 0
+            passing = (_STRIP_COPIES if in_strips else 3) * width
+            most = max(most, kept + held + computed * (passing + losses))
+        if in_strips:  # its input and output, and on the way back the gradients of both
+            kept += values * width
+            most = max(most, kept + held + (values + below) * width + computed * passing)
+        below = values
+    images = 2 * history + 12 if options.optimizer == "lbfgs" else 10
+    return most + images * 3 * size[0] * size[1] * 4
+
+
+def _plans(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> Iterator[Plan]:
+    layers = (*options.resolved_style_layers, *options.resolved_content_layers)
+    stages = len(split_stages(options.backbone, layers, options.pooling))
+    ways = [(count, HISTORY) for count in range(stages + 1)]
+    if options.optimizer == "lbfgs":
+        ways += [(stages, history) for history in _SHORTER]
+    for count, history in ways:
+        strips = Strips(count)
+        yield Plan(strips, history, estimate_bytes(size, options, runtime, strips, history))

@@ -10,16 +10,17 @@ relative one is ours: each term is 1 where nothing has been kept, or nothing bee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylecap.backbone import Backbone
-from stylecap.style.losses import content_loss, gram_matrix, style_loss, total_variation
+from stylecap.backbone import Backbone, layer_table
+from stylecap.style.losses import content_share, gram_share, style_loss, total_variation
 from stylecap.style.options import StyleOptions
+from stylecap.style.strips import Strips, Term, measure, split_stages
 
 _SMALLEST = 1e-8  # below this, a scale is rounding noise and not divided by
 
@@ -63,12 +64,15 @@ class StyleTarget:
     guides: dict[str, Tensor] | None = None
 
 
-def style_grams(backbone: Backbone, style: Tensor, options: StyleOptions) -> dict[str, Tensor]:
+def style_grams(
+    backbone: Backbone, style: Tensor, options: StyleOptions, strips: Strips | None = None
+) -> dict[str, Tensor]:
     """Gram matrices of a style image, (1, 3, H, W), at the layers of the options."""
-    layers = options.resolved_style_layers
+    positions = _positions(backbone, style)
+    terms = {layer: [_Gram(positions[layer])] for layer in options.resolved_style_layers}
     with torch.no_grad():
-        found = backbone.features(style, layers, pooling=options.pooling)
-        return {layer: gram_matrix(features) for layer, features in found.items()}
+        found = measure(backbone, style, terms, pooling=options.pooling, strips=strips)
+    return {layer: found[layer][0] for layer in terms}
 
 
 class Objective:
@@ -80,6 +84,7 @@ class Objective:
         content: Tensor,
         targets: Sequence[StyleTarget],
         options: StyleOptions,
+        strips: Strips | None = None,
     ) -> None:
         """Compute the content's features and the scales of the relative objective.
 
@@ -88,17 +93,27 @@ class Objective:
             content: (1, 3, H, W) in [0, 1].
             targets: one for each region; one without guides for the whole image.
             options: layers, weights, pooling.
+            strips: how much of the network is computed in strips, which need less memory.
         """
         self._backbone = backbone
         self._targets = targets
         self._pooling = options.pooling
+        self._strips = strips or Strips()
         self._content_layers = options.resolved_content_layers
         self._style_layers = options.resolved_style_layers
-        self._layers = tuple(dict.fromkeys((*self._content_layers, *self._style_layers)))
+        positions = _positions(backbone, content)
+        self._grams: dict[str, list[Term]] = {
+            layer: [
+                _Gram(positions[layer], target.guides[layer] if target.guides else None)
+                for target in targets
+            ]
+            for layer in self._style_layers
+        }
+        copies = {layer: _Copy(positions[layer]) for layer in self._content_layers}
         with torch.no_grad():
-            features = backbone.features(content, self._layers, pooling=self._pooling)
-            self._content = {name: features[name].clone() for name in self._content_layers}
-            start = self._style_losses(features)
+            start = self._style_losses(self._measure(content, copies))
+        features = {layer: copy.features for layer, copy in copies.items()}
+        self._content = {layer: _Distance(target) for layer, target in features.items()}
         weights = options.layer_weights or (1.0,) * len(self._style_layers)
         named = dict(zip(self._style_layers, weights, strict=True))
         if options.objective == "gatys":
@@ -114,7 +129,7 @@ class Objective:
                 layer: (1 - options.strength)
                 / len(self._content_layers)
                 / max(float(target.float().var()), _SMALLEST)
-                for layer, target in self._content.items()
+                for layer, target in features.items()
             }
             self._style_scales = {
                 layer: options.strength * share * weight / max(float(start[layer]), _SMALLEST)
@@ -122,13 +137,19 @@ class Objective:
             }
         self._tv_weight = options.tv_weight
 
+    def save_memory(self) -> bool:
+        """Compute one more stage of the network in strips; False if all are already."""
+        layers = (*self._content_layers, *self._style_layers)
+        if self._strips.stages >= len(split_stages(self._backbone.name, layers, self._pooling)):
+            return False
+        self._strips = replace(self._strips, stages=self._strips.stages + 1)
+        return True
+
     def __call__(self, image: Tensor) -> Losses:
         """Evaluate at an image, (1, 3, H, W); differentiable."""
-        features = self._backbone.features(image, self._layers, pooling=self._pooling)
-        content = {
-            layer: content_loss(features[layer], target) for layer, target in self._content.items()
-        }
-        style = self._style_losses(features)
+        measured = self._measure(image, self._content)
+        content = {layer: measured[layer][-1] for layer in self._content_layers}
+        style = self._style_losses(measured)
         tv = total_variation(image) if self._tv_weight else image.new_zeros(())
         total = self._tv_weight * tv
         for layer, loss in content.items():
@@ -138,18 +159,67 @@ class Objective:
         mean = torch.stack(list(content.values())).mean()
         return Losses(total, mean, style, tv)
 
-    def _style_losses(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _measure(self, image: Tensor, content: Mapping[str, Term]) -> dict[str, list[Tensor]]:
+        """Of every layer the Gram matrices, one a target, and then the content's term."""
+        terms: dict[str, list[Term]] = {layer: [*own] for layer, own in self._grams.items()}
+        for layer, term in content.items():
+            terms.setdefault(layer, []).append(term)
+        return measure(self._backbone, image, terms, pooling=self._pooling, strips=self._strips)
+
+    def _style_losses(self, measured: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
         return {
             layer: torch.stack(
                 [
-                    style_loss(
-                        gram_matrix(
-                            features[layer], target.guides[layer] if target.guides else None
-                        ),
-                        target.grams[layer],
-                    )
-                    for target in self._targets
+                    style_loss(measured[layer][region], target.grams[layer])
+                    for region, target in enumerate(self._targets)
                 ]
             ).sum()
             for layer in self._style_layers
         }
+
+
+class _Gram:
+    """Term: the Gram matrix, (B, C, C), of a layer or of a region in it."""
+
+    def __init__(self, size: tuple[int, int], guide: Tensor | None = None) -> None:
+        self._positions = size[0] * size[1]
+        self._share = None if guide is None else guide / guide.sum()  # (H, W)
+
+    def __call__(self, features: Tensor, rows: slice) -> Tensor:
+        share = None if self._share is None else self._share[rows]
+        return gram_share(features, share, self._positions)
+
+
+class _Distance:
+    """Term: the content loss, ()."""
+
+    def __init__(self, target: Tensor) -> None:
+        self._target = target  # (B, C, H, W)
+
+    def __call__(self, features: Tensor, rows: slice) -> Tensor:
+        return content_share(features, self._target[:, :, rows], self._target.numel())
+
+
+class _Copy:
+    """Term that sums up nothing: it keeps the features, (B, C, H, W)."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._size = size
+        self.features = torch.empty(0)
+
+    def __call__(self, features: Tensor, rows: slice) -> Tensor:
+        if rows == slice(0, self._size[0]):
+            self.features = features.clone()
+        else:
+            if not self.features.numel():
+                self.features = features.new_empty((*features.shape[:2], *self._size)).contiguous(
+                    memory_format=torch.channels_last
+                )
+            self.features[:, :, rows] = features
+        return features.new_zeros(())
+
+
+def _positions(backbone: Backbone, image: Tensor) -> dict[str, tuple[int, int]]:
+    """Height and width of every layer for an image, (B, 3, H, W)."""
+    table = layer_table(backbone.name, (image.shape[2], image.shape[3]))
+    return {row.name: (row.output[1], row.output[2]) for row in table}

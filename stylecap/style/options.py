@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,9 @@ DEFAULT_LAYERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vgg19": (("relu4_2",), ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")),
     "alexnet": (("relu3",), ("relu1", "relu2", "relu3", "relu4", "relu5")),
 }
+
+AUTO = "auto"
+_UNITS = {"GB": 10**9, "MB": 10**6}
 
 COLORS = ("style", "keep-luminance", "match")
 COLOR_METHODS = ("cholesky", "principal-axes", "optimal-transport")
@@ -126,9 +130,17 @@ class StyleOptions:
         choices=("auto", "float32", "bfloat16"),
         advanced=True,
     )
+    memory: str = option(
+        AUTO,
+        "most memory to take, such as 4GB; where a picture needs more, it is computed in strips, "
+        "which takes longer; auto: what is free",
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.memory != AUTO:
+            parse_memory(self.memory)
         if self.layer_weights and len(self.layer_weights) != len(self.resolved_style_layers):
             raise OptionError(
                 f"layer_weights: expected {len(self.resolved_style_layers)} values, one for each "
@@ -157,3 +169,15 @@ class StyleOptions:
     def resolved_style_layers(self) -> tuple[str, ...]:
         """The layers given, or the backbone's usual ones."""
         return self.style_layers or DEFAULT_LAYERS[self.backbone][1]
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of ``"4GB"`` or ``"800MB"``.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(GB|MB)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise OptionError(f"memory: expected auto or an amount such as 4GB or 800MB, got {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])

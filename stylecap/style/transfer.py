@@ -32,10 +32,11 @@ from stylecap.style.control import (
     match_color,
     match_luminance,
 )
-from stylecap.style.memory import check_memory
+from stylecap.style.memory import check_memory, memory_budget, memory_taken, plan_memory
 from stylecap.style.objective import Losses, Objective, StyleTarget, style_grams
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import AUTO, StyleOptions
+from stylecap.style.strips import Strips
 
 _SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
 _DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
@@ -54,6 +55,7 @@ class Transfer:
         seconds: time taken.
         stopped: it was asked to stop early.
         messages: what a person should know, such as a return from divergence.
+        memory: ``"auto"``, or the options' ``memory`` by which the picture was cut into strips.
     """
 
     image: Tensor
@@ -62,6 +64,7 @@ class Transfer:
     seconds: float
     stopped: bool
     messages: tuple[str, ...]
+    memory: str
 
 
 def transfer_style(
@@ -100,6 +103,9 @@ def transfer_style(
     """
     size = (content.shape[-2], content.shape[-1])
     _check(size, options, backbone, len(styles), init_image, regions)
+    runtime = backbone.runtime
+    budget = memory_budget(options, runtime) if resume is None else resume.budget
+    check_memory(size, options, runtime, budget)
     sizes = scale_sizes(size, options)
     # Only hashed where somebody asks for a checkpoint or brings one.
     identity = lru_cache(
@@ -110,9 +116,9 @@ def transfer_style(
             "checkpoint: it is of a run with other options, inputs, network, threads or versions; "
             "start without it"
         )
-    run = _Run(options, backbone.runtime, identity, resume, on_progress, on_checkpoint, should_stop)
+    run = _Run(options, runtime, budget, identity, resume, on_progress, on_checkpoint, should_stop)
     painting = content
-    with backbone.runtime.using_threads():
+    with runtime.using_threads():
         for order, at in enumerate(sizes):
             if order < run.first_scale:
                 continue
@@ -120,17 +126,25 @@ def transfer_style(
             start = (
                 resize_image(painting, at) if order else _start(small, styles, init_image, options)
             )
+            plan = plan_memory(at, options, runtime, budget)
+            run.spared |= plan.spares
             seen, prepared, bring_back = _colored(small, styles, start, options)
             objective = Objective(
                 backbone,
                 seen.expand(-1, 3, -1, -1),
-                _targets(backbone, prepared, at, options, regions, cache),
+                _targets(backbone, prepared, at, options, regions, plan.strips, cache),
                 options,
+                plan.strips,
             )
             steps = options.steps // len(sizes) + (order < options.steps % len(sizes))
             stage = f"scale {order + 1} of {len(sizes)}, {at[1]}x{at[0]}"
             variable = luminance(start) if options.color == "keep-luminance" else start
-            painting = bring_back(run.descend(objective, variable, order, steps, stage, bring_back))
+            optimizer: Optimizer = (
+                LBFGS(plan.history) if options.optimizer == "lbfgs" else Adam(options.learning_rate)
+            )
+            painting = bring_back(
+                run.descend(objective, optimizer, variable, order, steps, stage, bring_back)
+            )
             if run.stopped:
                 break
     if painting.shape[-2:] != content.shape[-2:]:
@@ -215,6 +229,7 @@ class _Run:
         self,
         options: StyleOptions,
         runtime: Runtime,
+        budget: int | None,
         identity: Callable[[], str],
         resume: Checkpoint | None,
         on_progress: OnProgress | None,
@@ -223,6 +238,7 @@ class _Run:
     ) -> None:
         self._options = options
         self._runtime = runtime
+        self._budget = budget
         self._identity = identity
         self._resume = resume
         self._on_progress = on_progress
@@ -236,10 +252,12 @@ class _Run:
         self._step = resume.steps if resume else 0
         self.first_scale = resume.scale if resume else 0
         self.stopped = False
+        self.spared = False
 
     def descend(
         self,
         objective: Objective,
+        optimizer: Optimizer,
         start: Tensor,
         scale: int,
         steps: int,
@@ -247,14 +265,13 @@ class _Run:
         bring_back: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Minimise over one scale; returns the last good picture, shaped like ``start``."""
-        at = self._begun(scale, start)
+        at = self._begun(optimizer, start)
         while at.step < steps:
             if self._should_stop is not None and self._should_stop():
                 self.stopped = True
                 break
             x = at.image.detach().requires_grad_()
-            losses = objective(x.expand(-1, 3, -1, -1))
-            (gradient,) = torch.autograd.grad(losses.total, x)
+            losses, gradient = self._evaluate(objective, x)
             self._step += 1
             message, total = "", None
             if at.step % self._read_every == 0:
@@ -285,12 +302,20 @@ class _Run:
             )
         return x.detach()
 
-    def _begun(self, scale: int, start: Tensor) -> _Descent:
+    def _evaluate(self, objective: Objective, x: Tensor) -> tuple[Losses, Tensor]:
+        """Losses and gradient; where memory does not suffice, in more and more strips."""
+        while True:
+            try:
+                losses = objective(x.expand(-1, 3, -1, -1))
+                return losses, torch.autograd.grad(losses.total, x)[0]
+            except torch.OutOfMemoryError:
+                if not objective.save_memory():
+                    raise
+            self._messages.append(f"step {self._step + 1}: out of memory; more of it in strips")
+
+    def _begun(self, optimizer: Optimizer, start: Tensor) -> _Descent:
         """A scale at its start, or where the checkpoint left it."""
         device = self._runtime.torch_device
-        optimizer: Optimizer = (
-            LBFGS() if self._options.optimizer == "lbfgs" else Adam(self._options.learning_rate)
-        )
         before, self._resume = self._resume, None
         if before is None:
             x = start.to(device).contiguous()
@@ -305,6 +330,7 @@ class _Run:
         return Checkpoint(
             identity=self._identity(),
             runtime=self._runtime,
+            budget=self._budget,
             scale=scale,
             step=at.step,
             steps=self._step,
@@ -356,6 +382,7 @@ class _Run:
             seconds=time.perf_counter() - self._begin,
             stopped=self.stopped,
             messages=tuple(self._messages),
+            memory=memory_taken(self._budget, self._runtime) if self.spared else AUTO,
         )
 
 
@@ -391,7 +418,6 @@ def _check(
         raise OptionError(f"mask: {len(regions)} regions for {styles} styles; give one each")
     if regions is not None and options.blend:
         raise OptionError("blend: with a mask each style has its own region; leave blend out")
-    check_memory(size, options, backbone.runtime)
 
 
 def _start(
@@ -413,6 +439,7 @@ def _targets(
     at: tuple[int, int],
     options: StyleOptions,
     regions: Tensor | None,
+    strips: Strips,
     cache: StyleCache | None,
 ) -> list[StyleTarget]:
     long_side = max(at) * options.style_scale
@@ -424,7 +451,7 @@ def _targets(
         enough = (max(height, smallest), max(width, smallest))
         # With the content's colours in them, styles cannot be shared.
         shared = cache if options.color == "style" else None
-        grams.append(_grams(backbone, style, enough, options, shared))
+        grams.append(_grams(backbone, style, enough, options, strips, shared))
     if regions is None:
         weights = options.blend or (1.0,) * len(styles)
         blended = {
@@ -448,15 +475,16 @@ def _grams(
     style: Tensor,
     size: tuple[int, int],
     options: StyleOptions,
+    strips: Strips,
     cache: StyleCache | None,
 ) -> dict[str, Tensor]:
     def make() -> dict[str, Tensor]:
-        return style_grams(backbone, resize_image(style, size), options)
+        return style_grams(backbone, resize_image(style, size), options, strips)
 
     if cache is None:
         return make()
     network = (backbone.name, backbone.weights_sha256, backbone.runtime)
-    chosen = (size, options.resolved_style_layers, options.pooling)
+    chosen = (size, options.resolved_style_layers, options.pooling, strips)
     return cache.get(("grams", image_sha256(style), *chosen, *network), make)
 
 

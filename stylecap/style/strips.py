@@ -1,0 +1,246 @@
+"""What the objective needs of a network, stage by stage and strip by strip: less memory, same sums.
+
+Losses need of each layer only sums over positions. So the network is cut into stages, each from
+one pooling to the next, and a stage may be computed in strips of rows: of it, only its input and
+its sums are kept, and for the gradient every strip is computed again. Each strip reads exactly
+the rows that its own rows see, so that nothing is approximated: convolutions pad with zeros only
+where the image ends.
+
+Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost" (computing again
+instead of keeping), here in space as well as in depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from stylecap.backbone import Backbone, Layer, architecture, layers_needed
+
+
+class Term(Protocol):
+    """A sum over the positions of a layer; differentiable."""
+
+    def __call__(self, features: Tensor, rows: slice) -> Tensor:
+        """The share of some rows, (B, C, rows, W'), in the sum over all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """How much of a network is computed in strips.
+
+    Attributes:
+        stages: so many, from the image on; the others are computed at once.
+        values: of one layer in a strip, about; at least one row of the stage's output.
+    """
+
+    stages: int = 0
+    values: int = 8_000_000
+
+
+def split_stages(name: str, wanted: Sequence[str], pooling: str = "max") -> list[tuple[Layer, ...]]:
+    """Cut a network before each convolution that follows a pooling, up to the deepest layer."""
+    stages: list[tuple[Layer, ...]] = []
+    pooled = True
+    for layer in layers_needed(name, wanted, pooling):
+        if pooled and layer.kind == "conv":
+            stages.append(())
+            pooled = False
+        pooled |= layer.kind == "pool"
+        stages[-1] += (layer,)
+    return stages
+
+
+def measure(
+    backbone: Backbone,
+    image: Tensor,
+    terms: Mapping[str, Sequence[Term]],
+    *,
+    pooling: str = "max",
+    strips: Strips | None = None,
+) -> dict[str, list[Tensor]]:
+    """Run the network up to the deepest layer that has a term.
+
+    Args:
+        backbone: shared, frozen.
+        image: (B, 3, H, W) in [0, 1]; gradients flow to it.
+        terms: layer -> what is summed over its positions.
+        pooling: of the network.
+        strips: which stages are computed in strips; none by default.
+    Returns:
+        layer -> its sums, in the order of its terms.
+    """
+    strips = strips or Strips()
+    found: list[Tensor] = []
+    x = image
+    for order, layers in enumerate(split_stages(backbone.name, tuple(terms), pooling)):
+        stage = _Stage(backbone, layers, terms, pooling, first=order == 0)
+        if order < strips.stages:
+            x, *sums = _InStrips.apply(x, stage, strips.values)
+        else:
+            x, sums = stage.run(x, stage.strip(x.shape[2], None))
+        found += sums
+    order_of_layers = [layer.name for layer in architecture(backbone.name) if layer.name in terms]
+    shares = iter(found)
+    return {name: [next(shares) for _ in terms[name]] for name in order_of_layers}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One layer of a strip.
+
+    Attributes:
+        layer: to be computed.
+        rows: of what is held, which it reads.
+        zeros: rows of padding above and below.
+        own: of what it gives, the rows of this strip and of no other.
+        place: the same rows, counted in the whole layer.
+    """
+
+    layer: Layer
+    rows: slice
+    zeros: tuple[int, int]
+    own: slice
+    place: slice
+
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    """Rows of a stage's input, and what is done with them."""
+
+    rows: slice
+    steps: tuple[_Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Layers that are computed together, with the terms of some of them."""
+
+    backbone: Backbone
+    layers: tuple[Layer, ...]
+    terms: Mapping[str, Sequence[Term]]
+    pooling: str
+    first: bool
+
+    def run(self, x: Tensor, strip: _Strip) -> tuple[Tensor, list[Tensor]]:
+        """The output of a strip and its share in every sum."""
+        if self.first:
+            x = self.backbone.normalize(x)
+        shares = []
+        overwritable = False
+        for step in strip.steps:
+            x = self.backbone.compute(
+                step.layer,
+                _cut(x, step.rows),
+                pooling=self.pooling,
+                padded_rows=step.zeros,
+                inplace=overwritable,
+            )
+            terms = self.terms.get(step.layer.name, ())
+            shares += [term(_cut(x, step.own), step.place) for term in terms]
+            overwritable = not terms
+        return x, shares
+
+    def strips(self, height: int, width: int, values: int) -> list[_Strip]:
+        """Strips of at most so many values of one layer, for an input of some size."""
+        last = _heights(self.layers, height)[-1]
+        most = max(layer.channels for layer in self.layers) * width * height
+        rows = max(1, min(last, last * values // most))
+        return [self.strip(height, range(at, min(at + rows, last))) for at in range(0, last, rows)]
+
+    def strip(self, height: int, own: range | None) -> _Strip:
+        """What some rows of the output need; all rows, and at once, if None.
+
+        Rows of the layers below belong to the strip that reads them first.
+        """
+        heights = _heights(self.layers, height)
+        own = own or range(heights[-1])
+        ends = own.stop == heights[-1]
+        held, steps = own, []
+        for index in reversed(range(len(self.layers))):
+            layer, below = self.layers[index], heights[index]
+            first = held.start * layer.stride - layer.padding
+            stop = (held.stop - 1) * layer.stride - layer.padding + layer.kernel
+            needed = range(max(first, 0), min(stop, below))
+            own_below = range(
+                own.start * layer.stride, below if ends else min(own.stop * layer.stride, below)
+            )
+            before = needed
+            if index and self.terms.get(self.layers[index - 1].name):
+                before = range(min(needed.start, own_below.start), max(needed.stop, own_below.stop))
+            steps.append(
+                _Step(
+                    layer,
+                    _within(needed, before),
+                    (max(-first, 0), max(stop - below, 0)),
+                    _within(own, held),
+                    slice(own.start, own.stop),
+                )
+            )
+            held, own = before, own_below
+        return _Strip(slice(held.start, held.stop), tuple(reversed(steps)))
+
+
+class _InStrips(torch.autograd.Function):
+    """A stage whose activations are not kept, but computed again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stage: _Stage, values: int) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x)
+        ctx.stage, ctx.values = stage, values
+        whole: Tensor | None = None
+        sums: list[Tensor] = []
+        height = _heights(stage.layers, x.shape[2])[-1]
+        for strip in stage.strips(x.shape[2], x.shape[3], values):
+            rows, shares = stage.run(x[:, :, strip.rows], strip)
+            if whole is None:
+                whole = torch.empty(
+                    (*rows.shape[:2], height, rows.shape[3]),
+                    dtype=rows.dtype,
+                    device=rows.device,
+                    memory_format=torch.channels_last,
+                )
+                sums = shares
+            else:
+                sums = [total + share for total, share in zip(sums, shares, strict=True)]
+            whole[:, :, strip.steps[-1].place] = rows
+        assert whole is not None
+        return whole, *sums
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        stage: _Stage = ctx.stage
+        of_output, *of_sums = gradients
+        slope = torch.zeros_like(x)
+        for strip in stage.strips(x.shape[2], x.shape[3], ctx.values):
+            with torch.enable_grad():
+                rows = x[:, :, strip.rows].detach().requires_grad_()
+                output, shares = stage.run(rows, strip)
+            (part,) = torch.autograd.grad(
+                [output, *shares], rows, [of_output[:, :, strip.steps[-1].place], *of_sums]
+            )
+            slope[:, :, strip.rows] += part
+        return slope, None, None
+
+
+def _heights(layers: Sequence[Layer], height: int) -> list[int]:
+    """Rows of the input and of every layer's output."""
+    heights = [height]
+    for layer in layers:
+        heights.append(layer.output_size(heights[-1]))
+    return heights
+
+
+def _within(rows: range, held: range) -> slice:
+    """Rows counted from the first one held."""
+    return slice(rows.start - held.start, rows.stop - held.start)
+
+
+def _cut(x: Tensor, rows: slice) -> Tensor:
+    """Some rows; the same tensor if these are all."""
+    return x if rows == slice(0, x.shape[2]) else x[:, :, rows]
