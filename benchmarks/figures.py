@@ -13,19 +13,28 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import stylecap
 from stylecap.images import load_picture, resize_picture, save_picture, to_picture
+from stylecap.studio.masks import (
+    mask_picture,
+    match_regions,
+    preview_picture,
+    region_swatch,
+    segment,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "out" / "figures"
-CHELSEA, COFFEE, ROCKET = (
-    ROOT / "samples" / f"{name}.jpg" for name in ("chelsea", "coffee", "rocket")
+CAMERA, CHELSEA, COFFEE, ROCKET = (
+    ROOT / "samples" / f"{name}.jpg" for name in ("camera", "chelsea", "coffee", "rocket")
 )
 MASK = ROOT / "samples" / "coffee-mask.png"
 GALLERY = {"size": 384, "steps": 150}
 SMALLER = {"size": 224, "steps": 45}  # enough to see what a flag does
+SKY = {"size": 208, "steps": 80, "strength": 0.96}
 LARGEST_BYTES = 200_000  # of a figure
 Tile = tuple[str, Image.Image]
 
@@ -36,10 +45,14 @@ def backbone() -> stylecap.Backbone:
 
 
 def painted(
-    content: Path, styles: Sequence[str], mask: Path | None = None, **changes: object
+    content: Path, styles: Sequence[str | Path], mask: Path | None = None, **changes: object
 ) -> Image.Image:
     """The painting by these options, from out/figures/ if it is there."""
-    words = [content.stem, *styles, *(f"{k}={v}" for k, v in changes.items())]
+    words = [
+        content.stem,
+        *(Path(s).stem for s in styles),
+        *(f"{k}={v}" for k, v in changes.items()),
+    ]
     path = KEPT / ("-".join([*words, "mask"] if mask else words) + ".png")
     if not path.exists():
         options = stylecap.StyleOptions(**{**SMALLER, **changes})
@@ -144,6 +157,44 @@ def scale() -> Image.Image:
     return sheet([sizes, mixing], 200)
 
 
+def sky() -> Image.Image:
+    rows = [matched(photo, landscape()) for photo in (CAMERA, ROCKET)]
+    return sheet(rows, 170, 200)
+
+
+def landscape() -> Path:
+    """A painting with a sky above and autumn below, of two built-in styles."""
+    path = KEPT / "landscape.png"
+    if not path.exists():
+        above, below = (np.asarray(style(name)) for name in ("night-swirls", "autumn-strokes"))
+        height, width = above.shape[:2]
+        x = np.arange(width) / width
+        horizon = height * (0.55 + 0.05 * np.sin(9 * x) + 0.02 * np.sin(31 * x + 1))
+        is_sky = np.arange(height)[:, None] < horizon
+        save_picture(Image.fromarray(np.where(is_sky[..., None], above, below)), path)
+    return path
+
+
+def matched(photo: Path, painting: Path) -> list[Tile]:
+    """A photo painted plainly, and each of its regions by the painting's region that is like it."""
+    pictures = load_picture(photo), load_picture(painting)
+    ours, theirs = (segment(backbone(), picture, 2) for picture in pictures)
+    match = match_regions(backbone(), pictures[0], ours, pictures[1], theirs)
+    mask = KEPT / f"{photo.stem}-regions.png"
+    save_picture(mask_picture(ours, ("#ffffff", "#000000")), mask)
+    swatches = []
+    for number, region in enumerate(match.regions):
+        swatches.append(KEPT / f"{photo.stem}-swatch{number}.png")
+        save_picture(region_swatch(pictures[1], theirs, region), swatches[-1])
+    return [
+        ("photo", pictures[0]),
+        ("painting", pictures[1]),
+        ("regions", preview_picture(pictures[0], ours)),
+        ("plain", painted(photo, [painting], **SKY)),
+        ("--match", painted(photo, swatches, mask=mask, **SKY)),
+    ]
+
+
 def styles() -> Image.Image:
     from stylecap.style.builtin import paint_sheet
 
@@ -151,7 +202,7 @@ def styles() -> Image.Image:
 
 
 FIGURES: dict[str, Callable[[], Image.Image]] = {
-    figure.__name__: figure for figure in (gallery, strength, color, space, scale, styles)
+    figure.__name__: figure for figure in (gallery, strength, color, space, scale, sky, styles)
 }
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stylecap.progress import Progress
     from stylecap.record import RunRecord
     from stylecap.runtime import Runtime
+    from stylecap.studio.retrieval import evaluate_search
     from stylecap.style.builtin import STYLES, paint_style
     from stylecap.style.options import PRESETS, StyleOptions
 
@@ -59,6 +60,7 @@ _HOMES = {
     "caption_many": "stylecap.api",
     "draw_attention": "stylecap.captioning.drawing",
     "evaluate_captioner": "stylecap.captioning.evaluation",
+    "evaluate_search": "stylecap.studio.retrieval",
     "inputs_from_record": "stylecap.api",
     "layer_table": "stylecap.backbone",
     "load_backbone": "stylecap.backbone",
@@ -91,6 +93,7 @@ __all__ = [
     "caption_many",
     "draw_attention",
     "evaluate_captioner",
+    "evaluate_search",
     "inputs_from_record",
     "layer_table",
     "load_backbone",

@@ -32,6 +32,7 @@ from stylecap.images import (
 from stylecap.progress import OnProgress, ShouldStop
 from stylecap.record import InputRecord, RunRecord, current_versions
 from stylecap.runtime import Runtime
+from stylecap.studio.quality import Judge, QualityCard
 from stylecap.style.builtin import STYLES, paint_style
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint
@@ -63,6 +64,7 @@ class StyleResult:
         messages: what a person should know.
         options: with device and precision as they were chosen, and the memory if it was short.
         record: all that is needed to repeat the run; saved inside the picture.
+        card: what the judge found, if there was one; it is in the record, too.
     """
 
     image: Tensor
@@ -74,6 +76,7 @@ class StyleResult:
     messages: tuple[str, ...]
     options: StyleOptions
     record: RunRecord
+    card: QualityCard | None = None
 
     @property
     def device(self) -> str:
@@ -146,6 +149,7 @@ def stylize(
     init_image: Pictorial | None = None,
     mask: str | Path | Image.Image | None = None,
     mask_colors: Sequence[str] = (),
+    judge: Judge | None = None,
     cache: StyleCache | None = None,
     resume: Checkpoint | None = None,
     on_progress: OnProgress | None = None,
@@ -163,6 +167,7 @@ def stylize(
         init_image: what to start from; needs and implies ``init="image"``.
         mask: a picture with one flat colour for each style, which paints that region.
         mask_colors: ``"#rrggbb"`` for each style; white and black if there are two.
+        judge: judges the painting; only paintings of a single style can be judged.
         cache: remembers style images and their Gram matrices for the next paintings.
         resume: a checkpoint of the same run; the result is the one that it would have had.
         on_progress: called after every step.
@@ -191,7 +196,7 @@ def stylize(
         on_progress=on_progress,
         on_checkpoint=on_checkpoint,
     )
-    (result,) = paint([begun], backbone, cache=cache, should_stop=should_stop)
+    (result,) = paint([begun], backbone, judge=judge, cache=cache, should_stop=should_stop)
     return result
 
 
@@ -243,6 +248,7 @@ def paint(
     sketches: Sequence[Sketch],
     backbone: Backbone | None = None,
     *,
+    judge: Judge | None = None,
     cache: StyleCache | None = None,
     should_stop: ShouldStop | None = None,
 ) -> list[StyleResult]:
@@ -251,6 +257,7 @@ def paint(
     Args:
         sketches: all of one `Sketch.kind`; those to resume all after the same step.
         backbone: as in `stylize`.
+        judge: as in `stylize`.
         cache: as in `stylize`.
         should_stop: as in `stylize`.
     Returns:
@@ -279,6 +286,14 @@ def paint(
         recorded = asdict(chosen)
         if first.regions is not None:
             recorded["mask_colors"] = list(each.mask_colors)
+        record, card, messages = _record(recorded, each.inputs, backbone, done), None, done.messages
+        if judge is not None and len(first.styles) == 1:
+            photo, painted = to_picture(each.subject.content), to_picture(done.image)
+            manner = to_picture(first.styles[0])
+            card = judge(photo, painted, manner, style_scale=options.style_scale)
+            record = replace(record, result={**record.result, "card": asdict(card)})
+        elif judge is not None:
+            messages = (*messages, "not judged: the card is for paintings of a single style")
         results.append(
             StyleResult(
                 image=done.image,
@@ -287,9 +302,10 @@ def paint(
                 steps=done.steps,
                 seconds=done.seconds,
                 stopped=done.stopped,
-                messages=done.messages,
+                messages=messages,
                 options=chosen,
-                record=_record(recorded, each.inputs, backbone, done),
+                record=record,
+                card=card,
             )
         )
     return results

@@ -25,12 +25,36 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 VARIABLE = "STYLECAP_WEIGHTS"
 
-# Not in our package; torchvision's name for the weights, whose download address ends in their hash.
-FETCHABLE: Mapping[str, tuple[str, str]] = {
-    "vgg19": ("VGG19_Weights", "VGG-19 convolutions (548 MB to download, 80 MB kept)"),
-    "vgg16-classifier": ("VGG16_Weights", "VGG-16 with its classifier (528 MB)"),
-    "vgg19-classifier": ("VGG19_Weights", "VGG-19 with its classifier (548 MB)"),
-    "alexnet-classifier": ("AlexNet_Weights", "AlexNet with its classifier (233 MB)"),
+
+@dataclass(frozen=True, slots=True)
+class Fetchable:
+    """Weights that are not in our package.
+
+    Attributes:
+        enum: torchvision's name for them; their download address ends in their hash.
+        about: what they are, and how large.
+        prefix: of the tensors that are kept.
+        tensor: one that has to be among them.
+    """
+
+    enum: str
+    about: str
+    prefix: str = ""
+    tensor: str = "features.0.weight"
+
+
+FETCHABLE: Mapping[str, Fetchable] = {
+    "vgg19": Fetchable(
+        "VGG19_Weights", "VGG-19 convolutions (548 MB to download, 80 MB kept)", "features."
+    ),
+    "vgg16-classifier": Fetchable("VGG16_Weights", "VGG-16 with its classifier (528 MB)"),
+    "vgg19-classifier": Fetchable("VGG19_Weights", "VGG-19 with its classifier (548 MB)"),
+    "alexnet-classifier": Fetchable("AlexNet_Weights", "AlexNet with its classifier (233 MB)"),
+    "faster-rcnn": Fetchable(
+        "FasterRCNN_ResNet50_FPN_Weights",
+        "Faster R-CNN, a detector of 80 kinds of things (160 MB)",
+        tensor="backbone.body.conv1.weight",
+    ),
 }
 
 
@@ -180,11 +204,11 @@ def fetch(name: str, source: str | Path | None = None, folder: str | Path | None
             tensors = load_file(source)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"weights {name}: {source} is not safetensors: {error}") from error
-    if not name.endswith("-classifier"):
-        tensors = {key: value for key, value in tensors.items() if key.startswith("features.")}
-    if "features.0.weight" not in tensors:
+    wanted = FETCHABLE[name]
+    tensors = {key: value for key, value in tensors.items() if key.startswith(wanted.prefix)}
+    if wanted.tensor not in tensors:
         raise WeightsError(
-            f"weights {name}: expected torchvision's tensor names (features.0.weight, ...), "
+            f"weights {name}: expected torchvision's tensor names ({wanted.tensor}, ...), "
             f"got {', '.join(list(tensors)[:3]) or 'no tensors'}"
         )
     place.mkdir(parents=True, exist_ok=True)
@@ -239,9 +263,9 @@ def _locate(name: str, folder: str | Path | None) -> tuple[WeightFile, Path]:
 
 
 def _torchvision_url(name: str) -> str:
-    from torchvision import models
+    from torchvision.models import get_weight
 
-    return str(getattr(models, FETCHABLE[name][0]).IMAGENET1K_V1.url)
+    return str(get_weight(f"{FETCHABLE[name].enum}.DEFAULT").url)
 
 
 def _download(name: str, url: str) -> dict[str, Tensor]:

@@ -100,6 +100,7 @@ class FakeApi(types.ModuleType):
             precision="float32",
             options=replace(options, device="cpu", precision="float32"),
             save=save,
+            card=None,
         )
 
     def mix_styles(self, fine: Any, coarse: Any, options: Any, **_: Any) -> Any:
@@ -184,6 +185,7 @@ def test_json_is_one_object(api: FakeApi, capsys: pytest.CaptureFixture[str]) ->
         "precision",
         "loss",
         "options",
+        "card",
     ]
     assert (printed["output"], printed["width"], printed["height"]) == ("o.png", 40, 30)
     assert printed["loss"] == {"content": 0.5, "style": {"relu1_1": 1.5}, "tv": 0.0, "total": None}

@@ -27,7 +27,7 @@ SHORTER = {
 #: Commands that serve for ever, train, need files of yours, or bring what is not here: their flags
 #: are checked.
 PARSED_ONLY = re.compile(
-    r"ui|train-|evaluate-|weights fetch|batch|.*holiday/|.*my-captioner|.*--words "
+    r"ui|train-|evaluate-|weights fetch|classify|detect|batch|.*holiday/|.*my-captioner"
 )
 #: What is only named in a sentence, such as `stylecap index`, is left out.
 COMMAND_LINES = sorted(

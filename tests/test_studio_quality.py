@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
+from stylecap.batch import BatchOptions, Job, run, write_report
+from stylecap.batch.report import CARD
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.data import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.cli.main import main
+from stylecap.cli.show_record import record_of
 from stylecap.errors import InputError, OptionError
 from stylecap.images import save_picture, to_picture
 from stylecap.runtime import Runtime
@@ -28,6 +32,7 @@ from stylecap.studio.quality import (
     style_reached,
     to_lab,
 )
+from stylecap.style.options import StyleOptions
 
 from .small import photo, small_backbone
 
@@ -193,3 +198,55 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     Image.new("RGB", (20, 20)).save(paths[1])
     assert main(["quality", *paths, style, "--no-caption"]) == 1
     assert "larger size" in capsys.readouterr().err
+
+
+@pytest.mark.real_weights
+def test_a_painting_carries_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The card of the record is that of the files, up to their 8 bits; others have none."""
+    photo, style, out = (tmp_path / name for name in ("photo.png", "style.png", "out.png"))
+    save_picture(to_picture(waves(0.0)), photo)
+    save_picture(to_picture(waves(2.0)), style)
+    argv = ["stylize", str(photo), str(style), "-o", str(out), "--backbone", "alexnet"]
+    argv += ["--size", "96", "--steps", "3", "--scales", "1", "--precision", "float32", "--quiet"]
+    assert main([*argv, "--card", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["card"]
+    record = record_of(out)
+    assert record.result["card"] == told and told["judge"] == "vgg16"
+    assert main(["quality", str(photo), str(out), str(style), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["content_lpips"] == pytest.approx(told["content_lpips"], rel=1e-3)
+    assert again["style_reached"] == pytest.approx(told["style_reached"], abs=1e-3)
+    assert again["caption"]["result"] == told["caption"]["result"]
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["card"] is None
+    assert "card" not in record_of(out).result
+    assert main([*argv[:2], str(photo), *argv[2:], "--card"]) == 2
+    assert "--card judges paintings of a single style" in capsys.readouterr().err
+
+
+@pytest.mark.real_weights
+def test_a_batch_judges_what_it_can(tmp_path: Path) -> None:
+    """One job of one style, one of two: the report has the first one's figures."""
+    for number in range(3):
+        save_picture(to_picture(waves(number)), tmp_path / f"{number}.png")
+    options = StyleOptions(backbone="alexnet", size=64, steps=2, scales=1, precision="float32")
+    names = [str(tmp_path / f"{number}.png") for number in range(3)]
+    jobs = [
+        Job(names[0], tuple(names[1:2]), options, "one.png"),
+        Job(names[0], tuple(names[1:]), options, "two.png"),
+    ]
+    notes: list[str] = []
+    out = tmp_path / "out"
+    one, two = run(
+        jobs, out, BatchOptions(card=True), on_event=lambda event: notes.append(event.message)
+    )
+    assert one.card["content_lpips"] > 0 and set(one.card) == set(CARD)
+    assert two.card == {} and any("not judged" in note for note in notes)
+    page, table = write_report(out)
+    with table.open(newline="") as lines:
+        rows = {row["output"]: row for row in csv.DictReader(lines)}
+    assert float(rows["one.png"]["content_lpips"]) == one.card["content_lpips"]
+    assert rows["two.png"]["style"] == ""
+    assert page.read_text().count("<button type=button>") == 3 + len(CARD)
+    (kept, _) = run(jobs, out, BatchOptions(card=True))
+    assert kept.status == "kept" and kept.card == one.card

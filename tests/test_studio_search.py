@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -9,24 +10,37 @@ import pytest
 import torch
 from PIL import Image
 
+from stylecap.backbone import load_backbone
+from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.cli.main import main
 from stylecap.errors import InputError, OptionError
-from stylecap.images import save_picture
+from stylecap.images import load_picture, save_picture, to_picture
+from stylecap.runtime import Runtime
+from stylecap.studio import retrieval
 from stylecap.studio import search as search_module
 from stylecap.studio.embedding import (
     EmbeddingShape,
     JointEmbedding,
     WordSearch,
+    join_searches,
     load_word_search,
     pad_sentences,
     ranking_loss,
-    recalls,
     summary,
 )
-from stylecap.studio.options import SearchTrainOptions
-from stylecap.studio.search import PictureIndex, style_moments
+from stylecap.studio.options import RerankOptions, SearchTrainOptions
+from stylecap.studio.retrieval import (
+    Recalls,
+    evaluate_search,
+    nearest,
+    ranks,
+    rerank_hits,
+    reranked,
+)
+from stylecap.studio.search import Hit, PictureIndex, style_moments
 from stylecap.studio.train_search import Pairs, _batches, evaluate, train_search
+from tests.small import photo, small_backbone, small_captioner
 
 torch.set_num_threads(1)
 
@@ -173,15 +187,6 @@ def test_ranking_loss_by_hand() -> None:
         ranking_loss(torch.zeros(2, 3), 0.2)
 
 
-def test_recalls_by_hand() -> None:
-    """Two pictures, three sentences; sentence 2 belongs to picture 1 but lies at picture 0."""
-    pictures_ = torch.eye(2)
-    sentences = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
-    forth, back = recalls(pictures_, sentences, torch.tensor([0, 1, 1]), at=(1, 2))
-    assert forth == [100, 100]
-    assert back == pytest.approx([200 / 3, 100])
-
-
 def test_padding_does_not_change_a_sentence() -> None:
     torch.manual_seed(0)
     model = JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8)).eval()
@@ -216,12 +221,23 @@ def test_training_finds_the_pairs(tmp_path: Path) -> None:
     assert found.image_to_text[0] == 100 and found.text_to_image[0] == 100
     assert record["validation"]["text_to_image"] == found.text_to_image
     assert any("image to text 100.0/100.0/100.0" in message for message in told)
-    WordSearch(model, words, record=record).save(tmp_path / "a.safetensors")
+    WordSearch([model], words, record=record).save(tmp_path / "a.safetensors")
     again = load_word_search(tmp_path / "a.safetensors")
     assert again.record["epoch"] == record["epoch"]
     asked = again.embed_words("A horse!")
-    scores = again.model.pictures(pairs().summaries) @ asked
+    scores = again.pictures(pairs().summaries) @ asked
     assert int(scores.argmax()) == 3
+    both = join_searches([again, again])
+    both.save(tmp_path / "both.safetensors")
+    twice = load_word_search(tmp_path / "both.safetensors")
+    assert torch.allclose(
+        twice.pictures(pairs().summaries) @ twice.embed_words("A horse!"), scores, atol=1e-6
+    )
+    with pytest.raises(InputError, match="two or more, got 1"):
+        join_searches([again])
+    again.vocabulary = Vocabulary([*SPECIALS, *words.words[:3:-1]])
+    with pytest.raises(InputError, match="1 and 2 differ in their words"):
+        join_searches([twice, again])
     with pytest.raises(OptionError, match="none of"):
         again.embed_words("zeppelin")
 
@@ -254,8 +270,133 @@ def test_a_file_that_is_no_search_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_word_search(tmp_path / "b.safetensors")
     words = Vocabulary([*SPECIALS, "cat"])
-    with pytest.raises(ValueError, match="for 5 words, got 9"):
-        WordSearch(JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8)), words)
+    with pytest.raises(ValueError, match=r"for 5 words .* \[\(9, 4\)\]"):
+        WordSearch([JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8))], words)
+
+
+# how well they find each other
+
+
+def test_recalls_by_hand() -> None:
+    """Six pictures, a sentence each; the first picture's lies one place behind, the last's last."""
+    scores = torch.eye(6)
+    scores[0, 1] = 2.0
+    scores[5] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    found = Recalls.of(*ranks(scores, torch.arange(6)))
+    assert found.image_to_text == pytest.approx((400 / 6, 500 / 6, 100))
+    # Sentence 1 finds picture 0 first; sentence 5 finds its picture 5 first all the same.
+    assert found.text_to_image == pytest.approx((500 / 6, 100, 100))
+    assert found.total == pytest.approx((400 + 500 + 500) / 6 + 300)
+    assert str(found).startswith("image to text 66.7/83.3/100.0, text to image 83.3")
+
+
+def test_any_sentence_of_a_picture_counts() -> None:
+    scores = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.1, 0.3]])
+    found = Recalls.of(*ranks(scores, torch.tensor([0, 0, 1])))
+    assert found.image_to_text[0] == 100
+    assert found.text_to_image[0] == pytest.approx(100 / 3)
+
+
+def test_reranking_changes_the_order_of_the_nearest_only() -> None:
+    cosines = torch.arange(12.0)[None] / 12
+    evidence = torch.zeros(1, 12)
+    evidence[0, [0, 2]] = 50.0
+    assert nearest(cosines, 3, 1).tolist() == [[False] * 9 + [True] * 3]
+    assert nearest(cosines, 3, 0).all()
+    near = nearest(cosines, 10, 1)
+    scores = reranked(cosines, evidence, near, 0.1)
+    assert int(scores.argmax()) == 2 and torch.isinf(scores[0, :2]).all()
+    untouched = reranked(cosines, evidence, near, 0.0)
+    assert torch.equal(untouched[0, 2:], cosines[0, 2:])
+    with pytest.raises(OptionError, match="candidates"):
+        RerankOptions(candidates=9)
+
+
+def test_hits_are_read_again(tmp_path: Path) -> None:
+    """The order follows the captioner's own reading; a lost picture stays, behind those read."""
+    captioner, backbone = small_captioner(), small_backbone()
+    hits = []
+    for number in range(4):
+        path = tmp_path / f"{number}.png"
+        save_picture(to_picture(photo(64, number)), path)
+        hits.append(Hit(path, 0.5))
+    hits.append(Hit(tmp_path / "lost.png", 0.9))
+    words = ["a", "dog", "runs"]
+    expected = {
+        hit.path: float(
+            captioner.read(
+                captioner.features(backbone, captioner.see(load_picture(hit.path))), [words]
+            )
+        )
+        for hit in hits[:4]
+    }
+    found = rerank_hits(hits, "A dog runs.", captioner, backbone, RerankOptions(weight=1))
+    assert [hit.path for hit in found[:4]] == sorted(
+        expected, key=lambda path: expected[path], reverse=True
+    )
+    assert found[0].log_prob == pytest.approx(expected[found[0].path], abs=1e-5)
+    assert found[4] == hits[4]
+
+
+def test_reading_agrees_with_describing() -> None:
+    """A sentence's words have the same probabilities whether they are read or written."""
+    captioner, backbone = small_captioner(), small_backbone()
+    features = captioner.features(backbone, torch.cat([photo(224, 1), photo(224, 2)]))
+    words = ["the", "cat", "sits", "on", "grass"]
+    long = captioner.read(features, [["a"], words, words[:2]])
+    options = CaptionOptions(method="greedy", prefix=" ".join(words), max_words=len(words))
+    for row, caption in enumerate(captioner.describe(features, options)):
+        # Described up to its last word; the end's probability is what is left of the sum.
+        written = sum(math.log(word.prob) for word in caption.words)
+        end = float(long[row, 1]) * (len(words) + 1) - written
+        assert end < 0
+    assert torch.allclose(captioner.read(features[1:], [words])[0], long[1:, 1], atol=1e-5)
+    assert captioner.read(features, []).shape == (2, 0)
+
+
+@pytest.mark.real_weights
+def test_searches_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untrained, but with a captioner that knows each picture's sentence, all is found."""
+    rows = ["picture,caption,split"]
+    words = ["dog", "cat", "man", "ball", "water", "grass"]
+    for number, word in enumerate(words):
+        save_picture(to_picture(photo(48, number)), tmp_path / f"{number}.png")
+        rows += [f"{number}.png,a {word},dev", f"{number}.png,the {word},dev"]
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    torch.manual_seed(0)
+    vocabulary = Vocabulary([*SPECIALS, "a", "the", *words])
+    model = JointEmbedding(EmbeddingShape(12, 1280, units=8, word_units=8))
+    search = WordSearch([model], vocabulary, record={"seed": 0})
+    captioner = small_captioner()
+    images = [captioner.see(load_picture(tmp_path / f"{n}.png")) for n in range(6)]
+    known = captioner.features(small_backbone(), torch.cat(images)).float()  # (6, P, C)
+
+    def read(features: torch.Tensor, sentences: list[tuple[str, ...]]) -> torch.Tensor:
+        own = words[int((known - features.float()).square().sum((1, 2)).argmin())]
+        return torch.tensor([[0.0 if own in sentence else -999.0 for sentence in sentences]])
+
+    monkeypatch.setattr(captioner, "read", read)
+    runtime = Runtime("cpu", "float32", 1)
+    backbones = {"vgg16": load_backbone("vgg16", runtime=runtime), "alexnet": small_backbone()}
+    monkeypatch.setattr(retrieval, "load_backbone", backbones.__getitem__)
+    cache = tmp_path / "cache"
+    found = evaluate_search(search, tmp_path, captioner=captioner, cache=cache)
+    assert found is not None and found.reranked is not None
+    assert (found.pictures, found.sentences, found.candidates) == (6, 12, 20)
+    assert set(found.plain) == set(found.reranked) == {"first half", "second half", "whole"}
+    assert found.plain["whole"].text_to_image[0] < 100
+    assert found.reranked["whole"].text_to_image[0] == 100
+    assert found.reranked["second half"].image_to_text[0] == 100
+    for chosen, tried in zip(found.weights, found.tried, strict=True):
+        assert tried[chosen] == max(tried.values())
+    plain = json.loads(found.to_json())
+    assert plain["about"]["search"] == {"seed": 0} and len(plain["plain"]) == 3
+    given = evaluate_search(search, tmp_path, captioner=captioner, weight=0.0, cache=cache)
+    assert given is not None and given.reranked == given.plain and given.tried == ()
+    assert evaluate_search(search, tmp_path, cache=cache).reranked is None  # type: ignore[union-attr]
+    assert evaluate_search(search, tmp_path, should_stop=lambda: True) is None
+    with pytest.raises(InputError, match="split test: expected at least two pictures, got 0"):
+        evaluate_search(search, tmp_path, "test")
 
 
 @pytest.mark.real_weights
@@ -266,25 +407,36 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     y, x = np.mgrid[:64, :64]
     for name, values in {"stripes": (y // 4) % 2, "dots": ((x // 8) % 2) * ((y // 8) % 2)}.items():
         pixels = np.repeat(values[..., None] * 200, 3, 2).astype(np.uint8)
-        save_picture(Image.fromarray(pixels), folder / f"{name}.png")
+        for copy in ("", "-again"):  # one in each half of the validation pictures
+            save_picture(Image.fromarray(pixels), folder / f"{name}{copy}.png")
     rows = ["picture,caption,split"]
-    for split in ("train", "dev"):
-        rows += [f"{name}.png,{name} are here,{split}" for name in ("stripes", "dots")]
+    for split, copies in (("train", [""]), ("dev", ["", "-again"])):
+        for name in ("stripes", "dots"):
+            rows += [f"{name}{copy}.png,{name} are here,{split}" for copy in copies]
     (folder / "captions.csv").write_text("\n".join(rows))
     weights = str(tmp_path / "words.safetensors")
     argv = ["train-search", str(folder), "-o", weights, "--cache", str(tmp_path / "cache")]
-    argv += ["--epochs", "30", "--units", "16", "--word-units", "8", "--dropout", "0"]
+    argv += ["--epochs", "20", "--units", "16", "--word-units", "8", "--dropout", "0"]
     argv += ["--min-count", "1", "--batch", "2", "--learning-rate", "0.02", "--average", "0.5"]
     assert main([*argv, "--precision", "float32", "--quiet"]) == 0
+    measured = ["evaluate-search", str(folder), "--cache", str(tmp_path / "cache"), "--quiet"]
+    measured += ["--words-weights", weights, "--precision", "float32"]
+    capsys.readouterr()
+    assert main([*measured, "--no-rerank"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[-6:] for row in rows] == 3 * [6 * ["100.0"]]
+    assert main([*measured, "--weight", "0.05", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["weights"] == [0.05, 0.05]
     named = ["--words-weights", weights]
     assert main(["index", str(folder), *named, "--json", "--quiet"]) == 0
-    assert json.loads(capsys.readouterr().out)["added"] == 2
+    assert json.loads(capsys.readouterr().out)["added"] == 4
     for query in (["--like", str(folder / "dots.png")], ["--style", str(folder / "dots.png")],
                   ["--words", "dots are here"]):  # fmt: skip
         sheet = str(tmp_path / "sheet.png")
         assert main(["search", str(folder), *query, *named, "--json", "-o", sheet]) == 0
         hits = json.loads(capsys.readouterr().out)["hits"]
-        assert Path(hits[0]["path"]).name == "dots.png"
+        assert Path(hits[0]["path"]).name.startswith("dots")
+        assert (hits[0]["log_prob"] is not None) == ("--words" in query)
     assert main(["search", str(tmp_path), "--words", "dots", *named]) == 1
     assert "stylecap index" in capsys.readouterr().err
     assert main(["search", str(folder)]) == 2

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylecap.batch.jobs import Job
+from stylecap.batch.journal import Journal, Row, asked_of
+from stylecap.batch.report import write_report
 from stylecap.images import read_embedded
 from stylecap.record import RunRecord
 from stylecap.server.regions import read_mask
+from stylecap.style.options import StyleOptions
 from tests.page import running, write_captioner, write_photo
 
 _REQUIRED = os.environ.get("STYLECAP_BROWSER_TESTS") == "required"
@@ -56,6 +60,29 @@ def server(tmp_path_factory, chromium):
     captioner = write_captioner(folder / "tiny.safetensors")
     with running("--folder", str(folder / "store"), "--captioner", str(captioner)) as made:
         yield made
+
+
+def test_a_click_sorts_the_cards_of_a_batch(tmp_path: Path, chromium) -> None:
+    lpips = {"a.png": 0.5, "b.png": 0.25, "c.png": 0.75}
+    jobs = [Job("photo.jpg", ("mosaic",), StyleOptions(), name) for name in lpips]
+    rows = [
+        Row(job.output, "done", asked_of(job), ending={"card": {"content_lpips": value}})
+        for job, value in zip(jobs, lpips.values(), strict=True)
+    ]
+    with Journal(tmp_path, (1, 1)) as journal:
+        journal.put(rows)
+    page = chromium.new_page()
+    page.goto(write_report(tmp_path)[0].as_uri())
+    names = page.locator("#cards tbody td:first-child")
+    assert names.all_text_contents() == ["a.png", "b.png", "c.png"]
+    by_lpips = page.get_by_role("button", name="content, LPIPS")
+    by_lpips.click()
+    assert names.all_text_contents() == ["b.png", "a.png", "c.png"]
+    by_lpips.click()
+    assert names.all_text_contents() == ["c.png", "a.png", "b.png"]
+    page.get_by_role("button", name="result").click()
+    assert names.all_text_contents() == ["a.png", "b.png", "c.png"]
+    page.close()
 
 
 class Tab:

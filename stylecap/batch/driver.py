@@ -23,6 +23,7 @@ from stylecap.errors import OutputError, RecordError
 from stylecap.progress import Progress, ShouldStop
 from stylecap.record import file_sha256
 from stylecap.runtime import Runtime
+from stylecap.studio.quality import judge_of
 from stylecap.weights import find_weights
 
 OnEvent = Callable[[JobEvent], None]
@@ -78,19 +79,22 @@ def run(
     with Journal(folder, shard) as journal:
         batch = _Batch(journal, folder, options, tell)
         todo: list[Job] = []
-        undescribed = 0
+        undescribed = unjudged = 0
         for job in share:
             kept = None if options.overwrite else batch.kept(job)
             if kept is None:
                 todo.append(job)
                 continue
             undescribed += options.caption and not kept.result_caption
+            unjudged += options.card and not kept.card
             tell(JobEvent("kept", job, result=kept))
             yield kept
         if undescribed:
             tell(
                 JobEvent("note", message=f"{undescribed} jobs were painted before without captions")
             )
+        if unjudged:
+            tell(JobEvent("note", message=f"{unjudged} jobs were painted before and not judged"))
         yield from batch.refuse(todo)
         missing = len(todo)
         try:
@@ -309,11 +313,15 @@ def _check_weights(jobs: Sequence[Job], options: BatchOptions) -> None:
         find_weights(name)
         if options.caption:
             find_weights(f"captioner-{name}")
+        if options.card:
+            find_weights(judge_of(name))
+            find_weights(f"lpips-{judge_of(name)}")
 
 
 def _executor(jobs: Sequence[Job], options: BatchOptions, journal: Journal) -> Executor:
     settings: dict[str, Any] = {
         "caption": options.caption,
+        "card": options.card,
         "quality": options.quality,
         "checkpoint_seconds": options.checkpoint_seconds,
         "cpu_precision": _cpu_precision(jobs, journal),

@@ -31,6 +31,7 @@ class BatchOptions:
         advanced=True,
     )
     caption: bool = option(False, "also describe contents and results in words")
+    card: bool = option(False, "also judge each result, as `stylecap quality` does")
     overwrite: bool = option(False, "start again, and replace results that are there")
     quality: int = option(95, "of JPEG, WebP and AVIF results", minimum=1, maximum=100)
     checkpoint_seconds: float = option(

@@ -20,6 +20,7 @@ from stylecap.captioning.captioner import Captioner, load_captioner
 from stylecap.errors import DeviceError, RecordError, StylecapError
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.runtime import Runtime
+from stylecap.studio.quality import Judge
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, load_checkpoint
 from stylecap.style.memory import how_many_fit
@@ -39,6 +40,7 @@ class PainterSettings:
         cpu_precision: what precision ``auto`` means on a CPU, the same for all painters.
         device: for jobs with device ``auto``, or ``cuda`` if it is one of several.
         caption: whether contents and results are described.
+        card: whether results are judged.
         quality: of lossy results.
         checkpoint_seconds: time between checkpoints.
     """
@@ -47,6 +49,7 @@ class PainterSettings:
     cpu_precision: str = "float32"
     device: str = "auto"
     caption: bool = False
+    card: bool = False
     quality: int = 95
     checkpoint_seconds: float = 30.0
 
@@ -81,7 +84,7 @@ class Outcome:
         error: one line, if it failed.
         sha256: of the picture's file.
         input_sha256: of each of the job's inputs, in order; ``""`` for a built-in style.
-        ending: ``seconds``, ``steps``, ``loss``, ``content_caption``, ``result_caption``.
+        ending: ``seconds``, ``steps``, ``loss``, ``card``, ``content_caption``, ``result_caption``.
         messages: what a person should know.
     """
 
@@ -127,6 +130,7 @@ class Painter:
         self._cache = StyleCache()
         self._backbones: OrderedDict[tuple[str, Runtime], Backbone] = OrderedDict()
         self._captioners: dict[str, Captioner] = {}
+        self._judges: dict[str, Judge] = {}
         self._captions: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def paint(
@@ -168,6 +172,7 @@ class Painter:
             results = api.paint(
                 sketches,
                 group[0].backbone,
+                judge=self._judge(tasks[0].job.options.backbone) if self._settings.card else None,
                 cache=self._cache,
                 should_stop=should_stop,
             )
@@ -231,6 +236,8 @@ class Painter:
             "steps": result.steps,
             "loss": result.loss,
         }
+        if result.card is not None:
+            ending["card"] = result.card.figures
         if self._settings.caption:
             seen = result.record.inputs[0].sha256
             ending["content_caption"] = self._caption_of_content(job, seen)
@@ -265,6 +272,11 @@ class Painter:
         if chosen.device == "cpu":
             return replace(chosen, precision=self._settings.cpu_precision)
         return Runtime.choose(device, "auto", self._settings.threads)
+
+    def _judge(self, painter: str) -> Judge:
+        if painter not in self._judges:
+            self._judges[painter] = Judge(painter)
+        return self._judges[painter]
 
     def _caption_of_content(self, job: Job, sha256: str) -> str:
         key = (job.options.backbone, sha256)

@@ -18,6 +18,17 @@ from stylecap.files import write_atomically
 from stylecap.images import load_picture, split_alpha
 from stylecap.style.options import StyleOptions
 
+#: Figures of a card, in the order of the columns, and what their column is called on the page.
+CARD = {
+    "content_lpips": "content, LPIPS",
+    "style": "style reached",
+    "color_to_style": "colour to style",
+    "color_to_content": "colour to content",
+    "roughness": "roughness",
+    "border": "border",
+    "clipped": "clipped",
+    "caption_drift": "caption drift",
+}
 HTML = "report.html"
 CSV = "report.csv"
 _THUMBNAIL_PX = 192
@@ -25,6 +36,7 @@ _MOST_THUMBNAILS = 1000  # inside the page; the pictures of later jobs are only 
 _COLUMNS = (
     *("output", "state", "content", "styles", "seconds", "steps", "loss", "content_loss"),
     *("style_loss", "content_caption", "result_caption", "error", "options"),
+    *CARD,
 )
 
 
@@ -70,6 +82,7 @@ def _table(rows: Sequence[Row]) -> str:
                 row.ending.get("result_caption", ""),
                 row.ending.get("error", ""),
                 json.dumps(_changed(row)),
+                *(row.ending.get("card", {}).get(name, "") for name in CARD),
             ]
         )
     return stream.getvalue()
@@ -95,11 +108,34 @@ def _page(folder: Path, rows: Sequence[Row]) -> str:
     )
     done = [row for row in rows if row.state == "done"]
     cards = "".join(_card(folder, row, n < _MOST_THUMBNAILS) for n, row in enumerate(done))
+    judged = [row for row in done if row.ending.get("card")]
     return _PAGE.format(
         summary=escape(summary or "no jobs"),
         failures=_FAILURES.format(rows=failures) if failed else "",
+        judged=_judged(judged) if judged else "",
         cards=cards,
     )
+
+
+def _judged(rows: Sequence[Row]) -> str:
+    """The cards as a table that a click on a column's name sorts."""
+    head = "".join(
+        f"<th><button type=button>{escape(title)}</button>"
+        for title in ("result", "style", "seconds", *CARD.values())
+    )
+    return _CARDS.format(head=head, rows="\n".join(map(_judged_row, rows)))
+
+
+def _judged_row(row: Row) -> str:
+    card = row.ending["card"]
+    numbers = [row.ending.get("seconds"), *(card.get(name) for name in CARD)]
+    styles = ", ".join(Path(style).name for style in row.asked["styles"])
+    cells = "".join(
+        "<td>" if number is None else f'<td data-value="{number!r}">{number:.3g}'
+        for number in numbers
+    )
+    name = f'<a href="{quote(row.output)}">{escape(row.output)}</a>'
+    return f"<tr><td>{name}<td>{escape(styles)}{cells}"
 
 
 def _card(folder: Path, row: Row, small: bool) -> str:
@@ -147,6 +183,11 @@ def _thumbnail(path: Path, row: Row, small: bool) -> str:
 _FAILURES = """<h2>Failures</h2>
 <table><tr><th>result<th>content<th>reason{rows}</table>"""
 
+_CARDS = """<h2>Quality</h2>
+<table id="cards"><thead><tr>{head}</thead><tbody>
+{rows}
+</tbody></table>"""
+
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy"
@@ -161,10 +202,16 @@ figure img {{ display: block; margin: 0 auto 6px }}
 figcaption, td {{ overflow-wrap: anywhere; font-size: 12px }}
 table {{ border-collapse: collapse }}
 th, td {{ text-align: left; padding: 2px 12px 2px 0; vertical-align: top }}
+td[data-value] {{ text-align: right; font-variant-numeric: tabular-nums }}
+th button {{ all: unset; cursor: pointer; text-decoration: underline dotted }}
+th button:focus-visible {{ outline: 2px solid }}
+th[aria-sort=ascending]::after {{ content: " \2191" }}
+th[aria-sort=descending]::after {{ content: " \2193" }}
 </style>
 <h1>stylecap batch</h1>
 <p>{summary}</p>
 {failures}
+{judged}
 <p><label>sort by <select id="key">
 <option value="name">name<option value="style">style
 <option value="seconds">time<option value="loss">loss
@@ -179,6 +226,20 @@ document.getElementById("key").addEventListener("change", event => {{
   [...main.children]
     .sort((a, b) => numeric ? value(b) - value(a) : value(a).localeCompare(value(b)))
     .forEach(figure => main.append(figure));
+}});
+document.querySelectorAll("#cards th").forEach((head, column) => {{
+  head.firstChild.addEventListener("click", () => {{
+    const body = document.querySelector("#cards tbody");
+    const falling = head.getAttribute("aria-sort") === "ascending";
+    document.querySelectorAll("#cards th").forEach(other => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+    const value = row => row.cells[column].dataset.value;
+    const order = (a, b) => value(a) === undefined && value(b) === undefined
+      ? a.cells[column].textContent.localeCompare(b.cells[column].textContent)
+      : (Number(value(a)) || 0) - (Number(value(b)) || 0);
+    [...body.rows].sort((a, b) => falling ? order(b, a) : order(a, b))
+      .forEach(row => body.append(row));
+  }});
 }});
 </script>
 </html>

@@ -25,6 +25,7 @@ class JobResult:
         steps: evaluations of the objective.
         loss: ``content``, ``style`` per layer, ``tv`` and ``total``.
         error: why it failed, one line.
+        card: figures by name with `BatchOptions.card`, see `QualityCard.figures`; else empty.
         content_caption, result_caption: with `BatchOptions.caption`, else ``""``.
     """
 
@@ -35,6 +36,7 @@ class JobResult:
     steps: int = 0
     loss: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    card: dict[str, float] = field(default_factory=dict)
     content_caption: str = ""
     result_caption: str = ""
 

@@ -25,6 +25,7 @@ from stylecap.weights import find_weights
 _FORMAT = 1
 _BEAM = 5  # of captioners that say nothing of it
 _NEIGHBOURS = 5  # words shown as alternatives at each place
+_READ_ROWS = 32  # sentences times pictures that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,47 @@ class Captioner:
             scenes = [decoder.look(features) for decoder in self.decoders]
             found = self._search(scenes, images, options)
             return self._captions(scenes, [each[: options.alternatives] for each in found])
+
+    def read(self, features: Tensor, sentences: Sequence[Sequence[str]]) -> Tensor:
+        """How probable sentences are, given pictures.
+
+        Args:
+            features: (B, P, C) of `features`.
+            sentences: N lists of words; those that it does not know count as ``<unk>``.
+        Returns:
+            (B, N) mean natural logarithm of a word's probability after those before it, the
+            end included; on the CPU.
+        Raises:
+            ValueError: the features have the wrong shape.
+        """
+        rows = [[BOS, *self.vocabulary.encode(words), EOS] for words in sentences]
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # little padding
+        with torch.inference_mode():
+            features = features.to(self.runtime.torch_device, torch.float32)
+            scenes = [decoder.look(features) for decoder in self.decoders]
+            found = features.new_empty(len(features), len(rows))  # (B, N)
+            count = max(1, _READ_ROWS // max(1, len(features)))
+            for start in range(0, len(rows), count):
+                chosen = order[start : start + count]
+                found[:, chosen] = self._read(scenes, [rows[row] for row in chosen])
+            return found.cpu()
+
+    def _read(self, scenes: list[Scene], rows: list[list[int]]) -> Tensor:
+        """(B, N) as `read`, of N sentences with their ends."""
+        tokens = torch.full((len(rows), max(map(len, rows))), PAD)
+        for row, ids in enumerate(rows):
+            tokens[row, : len(ids)] = torch.tensor(ids)
+        tokens = tokens.to(self.runtime.torch_device)
+        images = len(scenes[0].glance)
+        before, after = tokens[:, :-1].repeat(images, 1), tokens[:, 1:]  # (BN, T), (N, T)
+        spoken = after != PAD
+        told = []
+        for stepper, scene in zip(self._steppers, scenes, strict=True):
+            log_probs, _ = stepper.read(scene, before)  # (BN, T, V)
+            each = log_probs.gather(-1, after.repeat(images, 1)[..., None])
+            told.append(each.view(images, *after.shape))  # (B, N, T)
+        sums = _mean_probability(told).masked_fill(~spoken, 0).sum(-1)
+        return sums / spoken.sum(-1)  # (B, N)
 
     def _search(
         self, scenes: list[Scene], images: int, options: CaptionOptions

@@ -323,21 +323,27 @@ class Stepper:
         return self._predict(scene, rows)[0].flatten(0, 1)[places], state
 
     def read(self, scene: Scene, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Teacher forcing: what is predicted after every word of one caption an image.
+        """Teacher forcing: what is predicted after every word of N captions an image.
 
         Args:
             scene: of B images.
-            tokens: (B, T) ids, ``<bos>`` first.
+            tokens: (BN, T) ids, ``<bos>`` first, those of an image side by side.
         Returns:
-            (B, T, V) log-probabilities, and (B, T, P) attention over positions, mean of the
+            (BN, T, V) log-probabilities, and (BN, T, P) attention over positions, mean of the
             heads, or None for the plain kind.
         """
-        state = self.begin(scene, 1)
+        images = len(scene.glance)
+        state = self.begin(scene, len(tokens) // images)
         hidden = []
         for words in tokens.T:
             state = self._advance(words, state)
             hidden.append(state["hidden"])
-        return self._predict(scene, torch.stack(hidden, dim=1))
+        rows = torch.stack(hidden, dim=1).view(images, -1, self.units)  # (B, NT, D)
+        log_probs, attention = self._predict(scene, rows)
+        return (
+            log_probs.view(*tokens.shape, -1),
+            None if attention is None else attention.view(*tokens.shape, -1),
+        )
 
     def _advance(self, tokens: Tensor, state: State) -> State:
         """One step of the LSTM: (R,) ids to (R, D) hidden outputs and cells."""

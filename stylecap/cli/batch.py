@@ -265,6 +265,8 @@ def _plain(event: JobEvent) -> dict[str, Any]:
             "steps": result.steps,
             "loss": result.loss,
         }
+        if result.card:
+            plain["card"] = result.card
         if result.result_caption:
             plain["content_caption"] = result.content_caption
             plain["result_caption"] = result.result_caption

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,14 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from stylecap.backbone import load_backbone
     from stylecap.images import check_writable, load_picture, save_picture
-    from stylecap.studio.masks import COLORS, mask_picture, preview_picture, segment
+    from stylecap.studio.masks import COLORS, preview_picture, segment
 
     photo, output = arguments.photo, arguments.output
-    for path in (output, arguments.preview):
-        if path is not None:
-            check_writable(path)
-    if output.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"):
-        raise OptionError(f"--output: {output.suffix} blurs a mask's edges; choose .png")
+    check_mask(output)
+    if arguments.preview is not None:
+        check_writable(arguments.preview)
     picture = load_picture(photo)
     painting = load_picture(arguments.match) if arguments.match is not None else None
     backbone = load_backbone(arguments.backbone)
@@ -67,13 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
             path = output.with_name(f"{output.stem}-style-{number}.png")
             save_picture(swatch, path)
             styles.append(str(path))
-    save_picture(mask_picture(labels), output)
+    save_mask(labels, output)
     if arguments.preview is not None:
         save_picture(preview_picture(picture, labels), arguments.preview)
     colors = COLORS[: arguments.regions]
     shares = [float((labels == region).float().mean()) for region in range(arguments.regions)]
-    command = ["stylecap", "stylize", str(photo), *styles, "--mask", str(output)]
-    command += ["--mask-styles", ",".join(colors)]
+    command = command_of(photo, styles, output, colors)
     if arguments.json:
         say_json(
             {
@@ -92,6 +90,31 @@ def run(arguments: argparse.Namespace) -> int:
         say(one_line(f"likeness of the matched regions, -1 to 1: {told}"))
     say(one_line(shlex.join(command)))
     return 0
+
+
+def check_mask(output: Path) -> None:
+    """Refuse a place where a mask cannot be written, or a format that would blur it."""
+    from stylecap.images import check_writable
+
+    check_writable(output)
+    if output.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"):
+        raise OptionError(f"--output: {output.suffix} blurs a mask's edges; choose .png")
+
+
+def save_mask(labels: Tensor, output: Path) -> None:
+    """Write regions (H, W) as flat colours."""
+    from stylecap.images import save_picture
+    from stylecap.studio.masks import mask_picture
+
+    save_picture(mask_picture(labels), output)
+
+
+def command_of(
+    photo: Path, styles: Sequence[str], output: Path, colors: Sequence[str]
+) -> list[str]:
+    """The command that paints each region of a mask in its style."""
+    command = ["stylecap", "stylize", str(photo), *styles, "--mask", str(output)]
+    return [*command, "--mask-styles", ",".join(colors)]
 
 
 def _matched(

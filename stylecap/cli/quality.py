@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say_json({**asdict(card), "style": card.style})
     else:
-        say(_printed(card))
+        say(card_table(card))
     return 0
 
 
@@ -110,7 +110,8 @@ def _captioner(wanted: bool | None) -> Captioner | None:
         return None
 
 
-def _printed(card: QualityCard) -> str:
+def card_table(card: QualityCard) -> str:
+    """The card for people to read."""
     layers = ", ".join(f"{layer} {share:.0%}" for layer, share in card.style_reached.items())
     rows = [
         ("content kept", f"LPIPS {card.content_lpips:.3f}", "0 is the content itself"),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylecap.cli.index import INDEX, add_words, load_words
 from stylecap.cli.terminal import one_line, say, say_json, table
 from stylecap.errors import InputError, WeightsError
+from stylecap.studio.options import RerankOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from stylecap.studio.search import Hit
+    from stylecap.studio.search import Hit, PictureIndex
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +31,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", metavar="N", type=int, default=12, help="default 12")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="draw them on a sheet")
     add_words(parser)
+    add_rerank(parser, weight=f"{RerankOptions.weight:g}")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def add_rerank(parser: argparse.ArgumentParser, *, weight: str) -> None:
+    """Add the flags of the captioner's second reading; ``weight`` says what is used without."""
+    group = parser.add_argument_group("second reading, of searches by words")
+    group.add_argument(
+        "--rerank",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let the captioner read the nearest again (default)",
+    )
+    group.add_argument(
+        "--candidates",
+        metavar="N",
+        type=int,
+        help=f"how many, about 0.1 s each on a CPU (default {RerankOptions.candidates})",
+    )
+    group.add_argument(
+        "--weight",
+        metavar="X",
+        type=float,
+        help=f"of its log-probability a word, beside the cosine (default: {weight})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,15 +69,37 @@ def run(arguments: argparse.Namespace) -> int:
     if not index.folder.is_dir():
         raise InputError(f"{index.folder}: there is no index; run `stylecap index` first")
     space, query = _query(arguments)
-    hits = index.search(space, query, arguments.count)
+    if space == "words" and arguments.rerank:
+        hits = _reread(index, query, arguments)
+    else:
+        hits = index.search(space, query, arguments.count)
     if arguments.output is not None:
         _draw(hits, arguments.output)
     if arguments.json:
-        say_json({"hits": [{"path": str(hit.path), "score": hit.score} for hit in hits]})
+        say_json({"hits": [{**asdict(hit), "path": str(hit.path)} for hit in hits]})
     else:
-        rows = [(f"{hit.score:.3f}", one_line(str(hit.path))) for hit in hits]
-        say(table(("score", "picture"), rows))
+        rows = [(f"{hit.score:.3f}", _read(hit), one_line(str(hit.path))) for hit in hits]
+        say(table(("score", "log-prob", "picture"), rows))
     return 0
+
+
+def _reread(index: PictureIndex, query: np.ndarray, arguments: argparse.Namespace) -> list[Hit]:
+    """The nearest pictures, those that the captioner read again first."""
+    from stylecap.backbone import load_backbone
+    from stylecap.captioning.captioner import load_captioner
+    from stylecap.studio.retrieval import rerank_hits
+
+    given = {"candidates": arguments.candidates, "weight": arguments.weight}
+    options = RerankOptions(**{name: value for name, value in given.items() if value is not None})
+    hits = index.search("words", query, max(arguments.count, options.candidates))
+    captioner = load_captioner("vgg16")
+    backbone = load_backbone(captioner.backbone_name, runtime=captioner.runtime)
+    reread = rerank_hits(hits, arguments.text, captioner, backbone, options)
+    return reread[: arguments.count]
+
+
+def _read(hit: Hit) -> str:
+    return "" if hit.log_prob is None else f"{hit.log_prob:.2f}"
 
 
 def _query(arguments: argparse.Namespace) -> tuple[str, np.ndarray]:

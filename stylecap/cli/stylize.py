@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylecap.cli.flags import add_options, given_options, plain_options, read_options
+from stylecap.cli.quality import card_table
 from stylecap.cli.terminal import (
     Display,
     Interruption,
@@ -100,6 +101,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--quality", metavar="N", type=_quality, default=95, help="of JPEG, WebP, AVIF (1 to 100)"
     )
+    output.add_argument(
+        "--card",
+        action="store_true",
+        help="judge the painting as `stylecap quality` does, and keep the card in its record",
+    )
     output.add_argument("--json", action="store_true", help="print the result as one JSON object")
     output.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
@@ -127,6 +133,13 @@ def run(arguments: argparse.Namespace) -> int:
         return _estimate(arguments, job, begin)
     from stylecap import api
 
+    judge = None
+    if arguments.card:
+        from stylecap.studio.quality import Judge
+
+        if len(job.styles) > 1 and arguments.fine_style is None:
+            raise OptionError("--card judges paintings of a single style")
+        judge = Judge(job.options.backbone)
     with Display(quiet=arguments.quiet) as display:
         for message in job.remarks:
             display.tell(message)
@@ -141,6 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
                 init_image=job.init_image,
                 mask=job.mask,
                 mask_colors=job.mask_colors,
+                judge=judge,
                 on_progress=_watcher(display, job.output, arguments.save_every, arguments.quality),
                 should_stop=interruption,
             )
@@ -415,6 +429,7 @@ def _report(result: StyleResult, output: Path, arguments: argparse.Namespace) ->
                 "precision": result.precision,
                 "loss": result.loss,
                 "options": plain_options(result.options),
+                "card": result.card and asdict(result.card),
             }
         )
     elif not arguments.quiet:
@@ -425,6 +440,8 @@ def _report(result: StyleResult, output: Path, arguments: argparse.Namespace) ->
                 f"in {duration(result.seconds)}{stopped}"
             )
         )
+        if result.card is not None:
+            say(card_table(result.card))
 
 
 def _colours(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`stylecap train-search`: train the search by words on captioned pictures."""
+"""`stylecap train-search`: train the search by words on captioned pictures, or join several."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylecap.cli.flags import add_options, read_options
+from stylecap.cli.flags import add_options, add_runtime, read_options
 from stylecap.cli.terminal import Display, Interruption, one_line, say, say_json
-from stylecap.errors import InputError, OutputError
+from stylecap.errors import InputError, OptionError, OutputError
 from stylecap.studio.options import SearchTrainOptions
 
 if TYPE_CHECKING:
@@ -21,13 +21,42 @@ _INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
+    parser.usage = (
+        "%(prog)s DATA [-o FILE] [options]\n"
+        "       %(prog)s --ensemble FILE FILE [FILE ...] [-o FILE]"
+    )
+    add_data(parser, required=False)
     parser.add_argument(
-        "data", metavar="DATA", type=Path, help="captions, in any form that captioners train on"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        default=Path("search-vgg16.safetensors"),
+        help="default search-vgg16.safetensors in this folder",
+    )
+    parser.add_argument(
+        "--ensemble",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="train nothing: join these searches of the same data into one that asks all of them",
+    )
+    add_options(parser, SearchTrainOptions)
+    add_runtime(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add ``DATA``, ``--pictures`` and ``--cache``."""
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        type=Path,
+        nargs=None if required else "?",
+        help="captions, in any form that captioners train on",
     )
     parser.add_argument("--pictures", metavar="FOLDER", type=Path, help="if not beside DATA")
-    parser.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, default=Path("search-vgg16.safetensors")
-    )
     parser.add_argument(
         "--cache",
         metavar="FOLDER",
@@ -35,15 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("out/features"),
         help="keeps the pictures' features (default out/features)",
     )
-    parser.add_argument(
-        "--precision",
-        metavar="NAME",
-        default="auto",
-        help="of the network: auto, float32 or bfloat16",
-    )
-    add_options(parser, SearchTrainOptions)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,11 +73,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise OutputError(
             f"{arguments.output}: expected a .safetensors file in a folder that is there"
         )
-    from stylecap.captioning.data import halves, read_captions
+    if arguments.ensemble is not None:
+        return _join(arguments)
+    if arguments.data is None:
+        raise OptionError("expected DATA: captioned pictures to learn from; see --help")
+    from stylecap.captioning.data import check_pictures, halves, read_captions
     from stylecap.studio.embedding import SEARCH_VIEW, WordSearch
     from stylecap.studio.train_search import Pairs, train_search
 
     read = read_captions(arguments.data, arguments.pictures)
+    check_pictures(read)
     with (
         Display(quiet=arguments.quiet) as display,
         Interruption(display, "features and the best epoch so far are kept") as stop,
@@ -80,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         model, words, record = train_search(
             training, chooses, options, on_progress=display, should_stop=stop
         )
-    WordSearch(model, words, SEARCH_VIEW, record=record).save(arguments.output)
+    WordSearch([model], words, SEARCH_VIEW, record=record).save(arguments.output)
     if arguments.json:
         say_json({"output": str(arguments.output), **record})
     elif not arguments.quiet:
@@ -98,6 +123,21 @@ def run(arguments: argparse.Namespace) -> int:
     return _INTERRUPTED if stop.requested else 0
 
 
+def _join(arguments: argparse.Namespace) -> int:
+    from stylecap.studio.embedding import join_searches, load_word_search
+
+    if arguments.data is not None:
+        raise OptionError("--ensemble trains nothing; leave DATA out")
+    joined = join_searches([load_word_search(path) for path in arguments.ensemble])
+    joined.save(arguments.output)
+    size = arguments.output.stat().st_size
+    if arguments.json:
+        say_json({"output": str(arguments.output), "models": len(joined.models), "bytes": size})
+    elif not arguments.quiet:
+        say(one_line(f"{arguments.output}: {len(joined.models)} models, {size / 1e6:.1f} MB"))
+    return 0
+
+
 def _pairs(
     pictures: list[CaptionedPicture],
     arguments: argparse.Namespace,
@@ -107,18 +147,15 @@ def _pairs(
     should_stop: ShouldStop,
 ) -> Pairs | None:
     """A split's pictures as the search sees them; None if it was stopped."""
-    import numpy as np
-    import torch
-
     from stylecap.backbone import load_backbone
     from stylecap.captioning.data import FeatureCache
     from stylecap.runtime import Runtime
-    from stylecap.studio.embedding import SEARCH_VIEW, summary
+    from stylecap.studio.embedding import SEARCH_VIEW, summaries
     from stylecap.studio.train_search import Pairs
 
     if not pictures:
         raise InputError(f"{arguments.data}: expected pictures for both train and dev")
-    runtime = Runtime.choose("auto", arguments.precision)
+    runtime = Runtime.choose(arguments.device, arguments.precision)
     backbone = load_backbone(SEARCH_VIEW.backbone, runtime=runtime)
     seen = []
     for flipped in (False, True) if mirrored else (False,):
@@ -132,9 +169,5 @@ def _pairs(
         )
         if features is None:
             return None
-        parts = [
-            summary(torch.from_numpy(np.array(features[start : start + 256])))
-            for start in range(0, len(features), 256)
-        ]
-        seen.append(torch.cat(parts))
+        seen.append(summaries(features))
     return Pairs(seen[0], [each.captions for each in pictures], seen[1] if mirrored else None)

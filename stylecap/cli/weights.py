@@ -52,7 +52,7 @@ def _list() -> int:
         for name, (entry, path) in known.items()
     ]
     say(table(("name", "size", "licence", "where"), rows, right=(1,)))
-    rest = [(name, what) for name, (_, what) in FETCHABLE.items() if name not in known]
+    rest = [(name, what.about) for name, what in FETCHABLE.items() if name not in known]
     if rest:
         say("\nto fetch with `stylecap weights fetch NAME`:")
         say("\n".join(f"  {line}" for line in table(("name", "what"), rest).splitlines()))

@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from stylecap.backbone import Backbone
-from stylecap.captioning.data import View, grid_features, see
+from stylecap.captioning.data import View
 from stylecap.captioning.vocabulary import PAD, UNK, Vocabulary, words_of
-from stylecap.errors import OptionError, WeightsError
+from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.options import option, validate
 from stylecap.tensorfile import load_tensors, save_tensors
 from stylecap.weights import find_weights
@@ -29,6 +29,8 @@ from stylecap.weights import find_weights
 SEARCH_VIEW = View("vgg16", ("relu5_3", "relu4_3", "relu3_3"), 7)
 WEIGHTS = "search-vgg16"
 _FORMAT = 1
+_MAX_WORDS = 24  # longer sentences are cut here
+_ROWS = 500  # sentences or pictures embedded at a time
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,16 @@ def summary(features: Tensor) -> Tensor:
     return torch.cat([precise.mean(1), precise.amax(1)], dim=-1).sqrt()  # (B, 2C)
 
 
+def summaries(features: np.ndarray) -> Tensor:
+    """`summary` of many pictures' features (N, P, C), which may lie on disk."""
+    return torch.cat(
+        [
+            summary(torch.from_numpy(np.array(features[start : start + _ROWS])))
+            for start in range(0, len(features), _ROWS)
+        ]
+    )
+
+
 def ranking_loss(scores: Tensor, margin: float, *, hardest: bool = True) -> Tensor:
     """How far wrong partners come too near, in both directions.
 
@@ -130,32 +142,7 @@ def ranking_loss(scores: Tensor, margin: float, *, hardest: bool = True) -> Tens
     return (of_pictures.sum(1) + of_sentences.sum(0)).mean()
 
 
-def recalls(
-    pictures: Tensor, sentences: Tensor, owners: Tensor, at: Sequence[int] = (1, 5, 10)
-) -> tuple[list[float], list[float]]:
-    """Share of queries with a right answer among the first K.
-
-    Args:
-        pictures: (N, D) of unit length.
-        sentences: (M, D) of unit length.
-        owners: (M,) number of the picture that each sentence belongs to.
-        at: the Ks.
-    Returns:
-        Image to text (any of the picture's sentences counts), text to image; in percent.
-    """
-    scores = pictures @ sentences.mT  # (N, M)
-    right = owners[None] == torch.arange(len(pictures), device=owners.device)[:, None]  # (N, M)
-    best = scores.masked_fill(~right, -math.inf).amax(1)  # (N,)
-    image_ranks = (scores.masked_fill(right, -math.inf) > best[:, None]).sum(1)  # (N,)
-    own = scores.gather(0, owners[None])[0]  # (M,)
-    text_ranks = (scores > own[None]).sum(0)  # (M,)
-    return (
-        [100 * float((image_ranks < k).float().mean()) for k in at],
-        [100 * float((text_ranks < k).float().mean()) for k in at],
-    )
-
-
-def pad_sentences(sentences: Sequence[Sequence[int]], max_words: int) -> Tensor:
+def pad_sentences(sentences: Sequence[Sequence[int]], max_words: int = _MAX_WORDS) -> Tensor:
     """Ids of sentences as (B, T), cut and padded; an empty one becomes one unknown word."""
     cut = [list(ids[:max_words]) or [UNK] for ids in sentences]
     tokens = torch.full((len(cut), max(map(len, cut), default=1)), PAD)
@@ -165,41 +152,55 @@ def pad_sentences(sentences: Sequence[Sequence[int]], max_words: int) -> Tensor:
 
 
 class WordSearch:
-    """A trained embedding with its vocabulary and its view of pictures; its file on disk.
+    """Trained embeddings with their vocabulary and view of pictures; their file on disk.
+
+    Several are an ensemble: their vectors stand one after another, scaled so that a cosine is the
+    mean of theirs.
 
     Attributes:
-        model: in evaluation mode.
-        vocabulary: the words it knows.
-        view: how it sees pictures; names the backbone.
-        record: how it was trained.
+        models: in evaluation mode.
+        vocabulary: the words they know.
+        view: how they see pictures; names the backbone.
+        record: how they were trained.
     """
 
     def __init__(
         self,
-        model: JointEmbedding,
+        models: Sequence[JointEmbedding],
         vocabulary: Vocabulary,
         view: View = SEARCH_VIEW,
         *,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        if model.shape.words != len(vocabulary):
+        sizes = {(model.shape.words, model.shape.channels) for model in models}
+        if len(sizes) != 1 or next(iter(sizes))[0] != len(vocabulary):
             raise ValueError(
-                f"model: expected one for {len(vocabulary)} words, got {model.shape.words}"
+                f"models: expected one or more for {len(vocabulary)} words and the same pictures, "
+                f"got (words, channels) {sorted(sizes)}"
             )
-        self.model = model.eval()
+        self.models = [model.eval() for model in models]
         self.vocabulary = vocabulary
         self.view = view
         self.record = dict(record or {})
 
-    def embed_picture(self, backbone: Backbone, picture: Any) -> Tensor:
-        """A PIL picture as (D,) of unit length, float32 on the CPU.
+    def pictures(self, summaries: Tensor) -> Tensor:
+        """(B, 2C) of `summary` to (B, D) of unit length."""
+        with torch.inference_mode():
+            return _joined([model.pictures(summaries) for model in self.models])
 
-        Raises:
-            InputError: the backbone is another one.
-        """
-        features = grid_features(backbone, see(picture, self.view), self.view).cpu()
-        with torch.no_grad():
-            return self.model.pictures(summary(features))[0]
+    def sentences(self, sentences: Sequence[Sequence[str]]) -> Tensor:
+        """M lists of words to (M, D) of unit length."""
+        ids = [self.vocabulary.encode(words) for words in sentences]
+        with torch.inference_mode():
+            return torch.cat(
+                [
+                    _joined([model.sentences(tokens) for model in self.models])
+                    for tokens in (
+                        pad_sentences(ids[start : start + _ROWS])
+                        for start in range(0, len(ids), _ROWS)
+                    )
+                ]
+            )
 
     def embed_words(self, text: str) -> Tensor:
         """A sentence as (D,) of unit length.
@@ -207,14 +208,13 @@ class WordSearch:
         Raises:
             OptionError: it knows none of the words.
         """
-        ids = self.vocabulary.encode(words_of(text))
-        if all(token == UNK for token in ids):
+        words = words_of(text)
+        if not any(word in self.vocabulary for word in words):
             raise OptionError(
                 f"words: none of {text!r} is known; the search knows {len(self.vocabulary) - 4} "
                 "English words, describe the scene with others"
             )
-        with torch.no_grad():
-            return self.model.sentences(torch.tensor([ids]))[0]
+        return self.sentences([words])[0]
 
     def save(self, path: str | Path) -> None:
         """Write weights as float16 and everything else as JSON into one safetensors file.
@@ -226,34 +226,67 @@ class WordSearch:
             "format": _FORMAT,
             "kind": "search",
             "view": asdict(self.view),
-            "shape": asdict(self.model.shape),
+            "shapes": [asdict(model.shape) for model in self.models],
             "words": self.vocabulary.words,
             "record": self.record,
         }
-        tensors = {name: value.half() for name, value in self.model.state_dict().items()}
+        tensors = {
+            f"{index}/{name}": value.half()
+            for index, model in enumerate(self.models)
+            for name, value in model.state_dict().items()
+        }
         save_tensors(path, header, tensors)
 
 
 def load_word_search(name: str | Path = WEIGHTS) -> WordSearch:
-    """Load the embedding that comes with stylecap, or one of your own.
+    """Load the search by words that comes with stylecap, or one of your own.
 
     Args:
         name: of shipped weights, or the path of a ``.safetensors`` file.
     Raises:
         WeightsError: there are no such weights, or they are damaged.
-        InputError: the path is not an embedding of this program and version.
+        InputError: the path is not a search of this program and version.
     """
     path = Path(name) if str(name).endswith(".safetensors") else find_weights(str(name))
-    header, tensors = load_tensors(path, "search", _FORMAT, ("view", "shape"))
+    header, tensors = load_tensors(path, "search", _FORMAT, ("view", "shapes"))
     try:
-        model = JointEmbedding(EmbeddingShape(**header["shape"]))
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        models = []
+        for index, shape in enumerate(header["shapes"]):
+            model, start = JointEmbedding(EmbeddingShape(**shape)), f"{index}/"
+            own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            model.load_state_dict({name: tensor.float() for name, tensor in own.items()})
+            models.append(model)
         view = header["view"]
         return WordSearch(
-            model,
+            models,
             Vocabulary(header["words"]),
             View(**{**view, "layers": tuple(view["layers"])}),
             record=header["record"],
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: the search is damaged or incomplete: {error}") from error
+
+
+def join_searches(searches: Sequence[WordSearch]) -> WordSearch:
+    """An ensemble of searches that were trained on the same data with other seeds or options.
+
+    Raises:
+        InputError: fewer than two, or they differ in their words or their view of the picture.
+    """
+    if len(searches) < 2:
+        raise InputError(f"searches: expected two or more, got {len(searches)}")
+    first = searches[0]
+    for place, other in enumerate(searches[1:], 2):
+        if (other.view, other.vocabulary.words) != (first.view, first.vocabulary.words):
+            raise InputError(
+                f"searches: 1 and {place} differ in their words or their view of pictures; join "
+                "only those trained on the same data"
+            )
+    models = [model for each in searches for model in each.models]
+    record = {"ensemble": [each.record for each in searches]}
+    return WordSearch(models, first.vocabulary, first.view, record=record)
+
+
+def _joined(vectors: Sequence[Tensor]) -> Tensor:
+    """(B, D) each, of unit length, to one after another, of unit length."""
+    return torch.cat(list(vectors), dim=-1) / math.sqrt(len(vectors))

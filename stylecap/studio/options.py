@@ -1,10 +1,26 @@
-"""What can be chosen about training the search by words. No torch here."""
+"""What can be chosen about the search by words and its training. No torch here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from stylecap.options import option, validate
+
+
+@dataclass(frozen=True)
+class RerankOptions:
+    """How the captioner reads the nearest again."""
+
+    candidates: int = option(
+        20, "How many of the nearest the captioner reads again.", minimum=10, maximum=1000
+    )
+    weight: float = option(
+        0.1, "Of its log-probability a word, beside the cosine.", minimum=0, maximum=10
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        validate(self)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ judges: AlexNet the paintings of VGG, VGG-16 those of AlexNet.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from stylecap.backbone import Backbone, load_backbone
-from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.captioner import Captioner, load_captioner
 from stylecap.captioning.options import CaptionOptions
-from stylecap.errors import OptionError
+from stylecap.errors import OptionError, WeightsError
 from stylecap.images import resize_picture, scale_picture, split_alpha, to_image
 from stylecap.runtime import Runtime
 from stylecap.style.losses import gram_matrix, style_loss, total_variation
@@ -83,6 +84,59 @@ class QualityCard:
     def style(self) -> float:
         """`style_reached`, mean of the layers."""
         return sum(self.style_reached.values()) / len(self.style_reached)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """One number for each thing judged, for tables."""
+        drift = {} if self.caption is None else {"caption_drift": self.caption.nats_per_word}
+        return {
+            "content_lpips": self.content_lpips,
+            "style": self.style,
+            "color_to_style": self.color_to_style,
+            "color_to_content": self.color_to_content,
+            "roughness": self.roughness,
+            "border": self.border,
+            "clipped": self.clipped,
+            **drift,
+        }
+
+
+class Judge:
+    """Judges many paintings with networks that are loaded once."""
+
+    def __init__(self, painter: str = "vgg16") -> None:
+        """Load the network that judges, and VGG-16's captioner where it is here.
+
+        Args:
+            painter: name of the network that paints.
+        Raises:
+            WeightsError: the judge's weights are missing or corrupt.
+        """
+        self._network = load_judge(painter)
+        self._captioner: Captioner | None = None
+        self._reader: Backbone | None = None
+        with suppress(WeightsError):
+            runtime = Runtime.choose("cpu", "float32")
+            self._captioner = load_captioner(runtime=runtime)
+            self._reader = load_backbone(self._captioner.backbone_name, runtime=runtime)
+
+    def __call__(
+        self,
+        content: Image.Image,
+        result: Image.Image,
+        style: Image.Image,
+        style_scale: float = 1.0,
+    ) -> QualityCard:
+        """As `quality_card`."""
+        return quality_card(
+            content,
+            result,
+            style,
+            self._network,
+            style_scale=style_scale,
+            captioner=self._captioner,
+            reader=self._reader,
+        )
 
 
 def judge_of(painter: str) -> str:

@@ -20,9 +20,9 @@ from stylecap.studio.embedding import (
     JointEmbedding,
     pad_sentences,
     ranking_loss,
-    recalls,
 )
 from stylecap.studio.options import SearchTrainOptions
+from stylecap.studio.retrieval import Recalls, ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +46,6 @@ class Pairs:
                 f"captions: expected those of {len(self.summaries)} pictures, got "
                 f"{len(self.captions)}"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Recalls:
-    """Percent of queries answered among the first 1, 5 and 10.
-
-    Attributes:
-        image_to_text: a picture asks for one of its sentences.
-        text_to_image: a sentence asks for its picture.
-    """
-
-    image_to_text: tuple[float, ...]
-    text_to_image: tuple[float, ...]
-
-    @property
-    def total(self) -> float:
-        """Their sum, by which training chooses."""
-        return sum(self.image_to_text) + sum(self.text_to_image)
-
-    def __str__(self) -> str:
-        """Both as ``22.3/48.7/59.8``."""
-        sides = (self.image_to_text, self.text_to_image)
-        found = ["/".join(f"{value:.1f}" for value in side) for side in sides]
-        return f"image to text {found[0]}, text to image {found[1]}"
 
 
 def train_search(
@@ -173,8 +149,7 @@ def evaluate(
                 for start in range(0, sentences.count, 500)
             ]
         )  # (M, D)
-    forth, back = recalls(pictures, spoken, sentences.owners)
-    return Recalls(tuple(forth), tuple(back))
+    return Recalls.of(*ranks(pictures @ spoken.mT, sentences.owners))
 
 
 class _Sentences:
