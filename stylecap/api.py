@@ -370,6 +370,15 @@ def inputs_from_record(
     return arguments
 
 
+def prepare_style(style: str | Path, options: StyleOptions, cache: StyleCache) -> None:
+    """Read or paint a style into a cache, so that `stylize` with these options begins sooner.
+
+    Raises:
+        InputError: it is neither a picture that can be read nor a built-in style.
+    """
+    _style_image(style, options, [], cache)
+
+
 def _listed(style: Pictorial | Sequence[Pictorial]) -> list[Pictorial]:
     if isinstance(style, str | Path | Image.Image | Tensor):
         return [style]

@@ -24,7 +24,8 @@ from stylecap.server.guard import Guard
 from stylecap.server.history import History, owner_of
 from stylecap.server.jobs import BATCH, QUICK, BusyError, JobQueue
 from stylecap.server.options import PageOptions
-from stylecap.server.painting import PaintRequest, check_request, read_mask, restore
+from stylecap.server.painting import PaintRequest, check_request, restore
+from stylecap.server.regions import LABEL_STEP, keep_seen, propose, read_mask
 from stylecap.server.site import Site
 from stylecap.server.web import preferred_language
 from stylecap.style.builtin import STYLES, paint_style
@@ -228,6 +229,24 @@ def test_a_mask_is_black_or_white_and_a_png():
     for wrong in ("", "data:image/png;base64,????", "data:image/png;base64,AAAA", None, 7):
         with pytest.raises(InputError):
             read_mask(wrong)
+
+
+def test_regions_are_proposed_for_a_picture_that_is_kept_and_for_nobody_else(site, tmp_path):
+    halves = np.zeros((96, 128, 3), np.uint8)
+    halves[:, 64:] = (230, 90, 20)
+    path = tmp_path / "halves.png"
+    Image.fromarray(halves).save(path)
+    name = keep_seen(site, ANN, path)
+    found = site.history.file(ANN, name, propose(site, ANN, name, 2))
+    with Image.open(found) as picture:
+        shades = np.asarray(picture.convert("L"))
+    assert shades.shape == (96, 128) and set(np.unique(shades)) == {0, LABEL_STEP}
+    left, right = shades[:, :56], shades[:, 72:]
+    assert (left == left[0, 0]).mean() > 0.98 and (right == LABEL_STEP - left[0, 0]).mean() > 0.98
+    with pytest.raises(InputError, match="no longer here"):
+        propose(site, BOB, name, 2)
+    with pytest.raises(OptionError, match="regions"):
+        propose(site, ANN, name, 99)
 
 
 def test_the_command_shown_is_one_that_the_command_line_reads(tmp_path, monkeypatch, capsys):

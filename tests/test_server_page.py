@@ -111,7 +111,7 @@ def test_what_one_visitor_has_no_other_can_get(ann, bob, photo, server):
     assert ann.http.get(f"/en/gradio_api/file={inside['path']}").status_code == 200
     assert "no longer kept" in bob.call_now("open", [], {"style": name})
     assert "cat, night-swirls" in ann.call_now("open", [], {"style": name})
-    ann.call_now("delete", [name])
+    ann.call_now("act", [], {"delete": name})
     assert ann.http.get(address).status_code == 404
     assert not list((server.folder / "own").glob(f"*/{name}"))
 
@@ -362,7 +362,8 @@ def test_calls_that_are_none_are_refused(ann, server, photo):
         answer = ann.join("paint", ann.painting(None), instead=part)
         assert_harmless(answer.text, server)
     for said in (None, [], {"style": "../../x"}, {"style": {"a": 1}}, "x" * 1000):
-        assert_harmless(ann.call_now("choose", [], said), server)
+        assert_harmless(ann.call_now("choose", ann.defaults("choose"), said), server)
+        assert_harmless(ann.call("divide", [], said), server)
         assert_harmless(ann.call_now("open", [], said), server)
     big = ann.upload(b"x" * 2_100_000, "big.png")
     assert big.status_code == 413

@@ -13,6 +13,7 @@ from PIL import Image
 
 from stylecap.images import read_embedded
 from stylecap.record import RunRecord
+from stylecap.server.regions import read_mask
 from tests.page import running, write_captioner, write_photo
 
 _REQUIRED = os.environ.get("STYLECAP_BROWSER_TESTS") == "required"
@@ -159,7 +160,8 @@ def test_painting_previews_stopping_downloading_and_restoring(tab, tmp_path):
     page.get_by_role("tab", name="History").click()
     page.locator("#history button").first.click()
     expect(page.locator("#opened")).to_contain_text("harbour, stained-glass")
-    page.locator("#delete").click()
+    expect(page.locator("#opened pre").first).to_contain_text("stylecap stylize harbour.png")
+    page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.locator("#history")).to_contain_text("Nothing painted yet")
 
 
@@ -208,6 +210,47 @@ def test_a_painted_mask_keeps_the_rest_as_it_is(tab, tmp_path):
     edge = round(256 * (0.15 + 0.15))
     inside, outside = change[:, : edge - 4].mean(), change[:, edge + 32 :].mean()
     assert inside > 4 and outside <= 0.1 * inside
+
+
+def test_regions_that_were_found_are_chosen_by_click_and_by_keyboard(tab, tmp_path):
+    page = tab.page
+    halves = np.zeros((192, 256, 3), np.uint8)
+    halves[:, 128:] = (230, 90, 20)
+    Image.fromarray(halves).save(tmp_path / "halves.png")
+    page.get_by_role("tab", name="Regions").click()
+    add_photo(page, "#regions-photo", tmp_path / "halves.png")
+    page.get_by_role("button", name="2 regions").click()
+    chips = page.locator(".sc-chips button")
+    expect(chips).to_have_count(2)
+    page.wait_for_function("document.querySelector('.sc-chips canvas').width === 160")
+    assert page.evaluate("window.stylecap.mask()") == ""
+    canvas = page.locator(".sc-mask > canvas")
+    canvas.click(position={"x": 40, "y": 40})
+    chosen = page.locator(".sc-chips [aria-pressed=true]")
+    expect(chosen).to_have_count(1)
+    mask = marked(page)
+    assert mask.shape == (192, 256) and mask[:, :112].mean() > 250 and mask[:, 144:].mean() < 5
+    chosen.focus()
+    page.keyboard.press("Enter")
+    expect(chosen).to_have_count(0)
+    assert not marked(page).any()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Swap").click()
+    mask = marked(page)
+    assert mask[:, :112].mean() < 5 and mask[:, 144:].mean() > 250
+    page.get_by_role("button", name="Erase").click()
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + box["height"], steps=4)
+    page.mouse.up()
+    assert marked(page)[:, 200:208].mean() < 5 and marked(page)[:, 150:180].mean() > 250
+
+
+def marked(page) -> np.ndarray:
+    """The mask as the page would send it."""
+    return np.asarray(read_mask(page.evaluate("window.stylecap.mask()")))
 
 
 def test_a_caption_its_words_and_other_words(tab, tmp_path):

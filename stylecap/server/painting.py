@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,8 +39,6 @@ if TYPE_CHECKING:
 PREVIEW_SECONDS = 1.0  # from one preview to the next
 _PREVIEW_SIDE_PX = 1024
 _SMALL_SIDE_PX = 320
-_PNG_ADDRESS = "data:image/png;base64,"
-_MAX_MASK_PIXELS = 4_000_000
 MASK_COLORS = ("#ffffff", "#000000")
 
 
@@ -140,6 +136,7 @@ def paint(request: PaintRequest, job: Job, site: Site) -> Item:
             styles if len(styles) > 1 else styles[0],
             request.options,
             backbone=site.backbone(request.options.backbone),
+            cache=site.styles,
             init_image=request.init_image,
             mask=mask,
             mask_colors=MASK_COLORS if mask else (),
@@ -178,40 +175,6 @@ def jpeg_of(history: History, owner: str, name: str) -> Path:
     if not target.is_file():
         save_picture(load_picture(source), target, record=item.record)
     return target
-
-
-def keep_seen(site: Site, owner: str, path: Path) -> str:
-    """Keep a picture in a form and size that every browser shows; the name of its folder.
-
-    Raises:
-        LimitError, InputError: it cannot be opened.
-    """
-    picture = split_alpha(open_picture(path, site.options))[0]
-    folder = site.history.new_folder(owner)
-    save_picture(
-        scale_picture(picture, _PREVIEW_SIDE_PX, enlarge=False), folder / "seen.webp", quality=88
-    )
-    return folder.name
-
-
-def read_mask(address: str) -> Image.Image:
-    """A painted mask as the page sends it, as a black and white picture (mode L).
-
-    Args:
-        address: ``data:image/png;base64,...``.
-    Raises:
-        InputError: it is none.
-    """
-    if not isinstance(address, str) or not address.startswith(_PNG_ADDRESS):
-        raise InputError("mask: expected what was painted on the page")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mask.png"
-        try:
-            path.write_bytes(base64.b64decode(address.removeprefix(_PNG_ADDRESS), validate=True))
-        except ValueError:
-            raise InputError("mask: expected what was painted on the page") from None
-        drawn = split_alpha(load_picture(path, max_pixels=_MAX_MASK_PIXELS))[0]
-    return drawn.convert("L").point([255 * (value >= 128) for value in range(256)])
 
 
 def record_of(path: Path) -> RunRecord | None:

@@ -16,9 +16,11 @@ from stylecap.errors import InputError, WeightsError
 from stylecap.server import faults
 from stylecap.server.batches import Batches
 from stylecap.server.history import History, owner_of
-from stylecap.server.jobs import JobQueue
+from stylecap.server.jobs import QUICK, BusyError, JobQueue
 from stylecap.server.options import PageOptions
 from stylecap.style.builtin import STYLES
+from stylecap.style.cache import StyleCache
+from stylecap.style.options import StyleOptions
 
 if TYPE_CHECKING:
     from stylecap.backbone import Backbone
@@ -29,6 +31,7 @@ COOKIE = "stylecap"
 _NETWORKS = 3  # kept loaded at a time
 _TILES = Path(__file__).parent / "tiles"  # painted by `paint_style`, for that takes a while
 _SWEEP_SECONDS = 300
+_STYLE_BYTES = 128 * 2**20  # of styles kept ready
 
 
 class Site:
@@ -46,6 +49,7 @@ class Site:
             shutil.copyfile(_TILES / f"{style}.webp", self.tile(style))
         self.queue = JobQueue(options.max_waiting, options.max_each)
         self.batches = Batches(self)
+        self.styles = StyleCache(_STYLE_BYTES)
         self._uploads: dict[str, set[str]] = {}
         self._networks: OrderedDict[str, Backbone] = OrderedDict()
         self._captioner: Captioner | None = None
@@ -90,6 +94,13 @@ class Site:
         self.backbone("vgg16")
         with suppress(Exception):  # whoever asks for a caption is told why there is none
             self.captioner()
+
+    def prepare(self, style: str, options: StyleOptions) -> None:
+        """Paint a built-in style that is likely to be asked for next, if the line is short."""
+        from stylecap.api import prepare_style
+
+        with suppress(BusyError):
+            self.queue.submit("", "", lambda _: prepare_style(style, options, self.styles), QUICK)
 
     # pictures
 
@@ -172,7 +183,7 @@ def visitor(request: Any) -> str:
     return owner_of(str(secret))
 
 
-def default_preset(options: PageOptions) -> str:
+def default_preset() -> str:
     """What to begin with on this machine: a draft where there is only a CPU."""
     from stylecap.runtime import available_devices
 
