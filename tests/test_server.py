@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -283,7 +284,10 @@ def test_settings_come_back_from_a_record_with_the_inputs_that_are_here(tmp_path
     found = restore(record, [photo])
     assert (found.options.size, found.options.seed, found.options.device) == (99, 5, "auto")
     assert found.content == photo and found.styles == ("mosaic",)
-    assert found.missing == ("gone.png",)
+    assert found.missing == ("gone.png",) and not found.masked
+    masked = replace(record, inputs=(*record.inputs, InputRecord("mask", "mask.png", "1" * 64)))
+    found = restore(masked, [photo])
+    assert found.styles == ("mosaic",) and found.missing == () and found.masked
 
 
 def test_a_fault_is_told_without_folders_and_logged_with_them(caplog):

@@ -274,6 +274,8 @@ class StyleTab:
         text = page.words("restored")
         if found.missing:
             text += " " + page.words("restored.missing", names=", ".join(found.missing))
+        if found.masked:
+            text += " " + page.words("restored.masked")
         content = gr.skip() if found.content is None else str(found.content)
         style, gallery = gr.skip(), gr.skip()
         if first:

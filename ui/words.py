@@ -148,6 +148,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "No longer here, please add again: {names}.",
         "더 이상 없으니 다시 넣어 주세요: {names}.",
     ),
+    "restored.masked": (
+        "It was painted in regions: to paint it so again, mark them in the tab Regions.",
+        "영역별로 그린 그림입니다. 다시 그리려면 '영역' 탭에서 영역을 표시하세요.",
+    ),
     # regions
     "regions.hint": (
         "Paint over a part of the photo, or have regions found and click on those that you want. "

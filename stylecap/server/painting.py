@@ -195,14 +195,16 @@ class Restored:
     Attributes:
         options: as they were, device, precision and memory left to this machine.
         content: file, or None if it has to be given again.
-        styles: built-in names and files in their order.
+        styles: built-in names and files in their order; of a painting in regions, the first.
         missing: names of pictures that are not here.
+        masked: it was painted in regions, which have to be marked again.
     """
 
     options: StyleOptions
     content: Path | None
     styles: tuple[str | Path, ...]
     missing: tuple[str, ...]
+    masked: bool
 
 
 def options_of_record(record: RunRecord) -> StyleOptions:
@@ -236,7 +238,8 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
     content: Path | None = None
     styles: list[str | Path] = []
     missing = []
-    for entry in record.inputs:
+    masked = any(entry.role == "mask" for entry in record.inputs)
+    for entry in record.inputs[:2] if masked else record.inputs:  # the content, then the styles
         builtin = entry.name.removeprefix("builtin:")
         found: str | Path | None = by_hash.get(entry.sha256)
         if entry.role == "style" and builtin != entry.name and builtin in STYLES:
@@ -251,7 +254,7 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
         options = replace(options, init="content")
     if options.blend and len(options.blend) != len(styles):
         options = replace(options, blend=())
-    return Restored(options, content, tuple(styles), tuple(missing))
+    return Restored(options, content, tuple(styles), tuple(missing), masked)
 
 
 class _Watcher:
