@@ -41,6 +41,33 @@
     }
   });
 
+  // Gradio takes dropped files only: what a dropped folder holds is given to it as if chosen.
+  document.addEventListener('drop', async (event) => {
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry());
+    const input = event.target.closest('.block')?.querySelector('input:is([multiple], [webkitdirectory])');
+    if (!input || !entries.some((entry) => entry?.isDirectory)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const held = new DataTransfer();
+    for (const file of (await Promise.all(entries.map(filesIn))).flat()) held.items.add(file);
+    input.files = held.files;
+    input.dispatchEvent(new Event('change', { bubbles: true }));
+  }, true);
+
+  async function filesIn(entry) {
+    if (!entry?.isDirectory) {
+      return entry ? [await new Promise((found, failed) => { entry.file(found, failed); })] : [];
+    }
+    const reader = entry.createReader();
+    const inside = [];
+    for (;;) {  // it tells a hundred at a time
+      const some = await new Promise((found, failed) => { reader.readEntries(found, failed); });
+      if (!some.length) break;
+      inside.push(...some);
+    }
+    return (await Promise.all(inside.map(filesIn))).flat();
+  }
+
   async function copy(text) {
     try {
       await navigator.clipboard.writeText(text);

@@ -31,7 +31,7 @@ COOKIE = "stylecap"
 _NETWORKS = 3  # kept loaded at a time
 _TILES = Path(__file__).parent / "tiles"  # painted by `paint_style`, for that takes a while
 _SWEEP_SECONDS = 300
-_STYLE_BYTES = 128 * 2**20  # of styles kept ready
+_STYLE_BYTES = 32 * 2**20  # of styles kept ready
 
 
 class Site:
