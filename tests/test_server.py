@@ -25,7 +25,7 @@ from stylecap.server.guard import Guard
 from stylecap.server.history import History, owner_of
 from stylecap.server.jobs import BATCH, QUICK, BusyError, JobQueue
 from stylecap.server.options import PageOptions
-from stylecap.server.painting import PaintRequest, check_request, restore
+from stylecap.server.painting import MACHINES, PaintRequest, check_request, restore
 from stylecap.server.regions import LABEL_STEP, keep_seen, propose, read_mask
 from stylecap.server.site import Site
 from stylecap.server.web import preferred_language
@@ -352,7 +352,7 @@ def test_everything_is_said_in_both_languages():
     same = [k for k in keys() if english(k) == korean(k) and english(k)]
     assert same == ["title"]
     for name in options_of(StyleOptions):
-        if name not in ("device", "precision"):
+        if name not in MACHINES:
             assert korean.option(name) != name
 
 
@@ -361,8 +361,8 @@ def test_controls_are_made_from_the_options_and_read_back():
     from stylecap._ui.words import Words
 
     controls = Controls(StyleOptions, Words("en"), {"size": 320}, {"size": 1536})
-    controls.add_others(without=("device", "precision"))
-    assert [*controls.by_name, "device", "precision"] == list(options_of(StyleOptions))
+    controls.add_others(without=MACHINES)
+    assert [*controls.by_name, *MACHINES] == list(options_of(StyleOptions))
     size = controls.by_name["size"]
     assert (size.minimum, size.maximum, size.value) == (16, 1536, 320)
     options = StyleOptions(size=300, blend=(2, 1), style_layers=("relu1_1",), layer_weights=(0.5,))

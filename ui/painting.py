@@ -17,6 +17,7 @@ from stylecap.server.commands import command_line, python_lines
 from stylecap.server.history import Item
 from stylecap.server.jobs import Job
 from stylecap.server.painting import (
+    MACHINES,
     PaintRequest,
     Restored,
     check_request,
@@ -34,7 +35,6 @@ from .controls import Controls
 from .inputs import picture
 
 _SIMPLE = ("strength", "color", "size", "seed")
-_SERVERS = ("device", "precision")  # what is best on this machine is not the visitor's to choose
 _FIRST_STYLE = "night-swirls"
 
 
@@ -76,7 +76,7 @@ class Settings:
             self.more_files = gr.File(
                 label=words("more.own"), file_count="multiple", height=150, visible=extra
             )
-            left_out = [*_SERVERS, *(() if extra else ("blend",)), *(() if start else ("init",))]
+            left_out = [*MACHINES, *(() if extra else ("blend",)), *(() if start else ("init",))]
             self.controls.add_others(without=left_out)
             self.start = picture(words("init.picture"), visible=False, height=200)
         self.inputs = [

@@ -40,6 +40,8 @@ PREVIEW_SECONDS = 1.0  # from one preview to the next
 _PREVIEW_SIDE_PX = 1024
 _SMALL_SIDE_PX = 320
 MASK_COLORS = ("#ffffff", "#000000")
+#: Options that are not a visitor's to choose: what is best on this machine.
+MACHINES = ("device", "precision", "memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ class Restored:
     """A painting's settings, and those of its inputs that are still here.
 
     Attributes:
-        options: as they were, device, precision and memory left to this machine.
+        options: as they were, `MACHINES` left to this machine.
         content: file, or None if it has to be given again.
         styles: built-in names and files in their order; of a painting in regions, the first.
         missing: names of pictures that are not here.
@@ -208,7 +210,7 @@ class Restored:
 
 
 def options_of_record(record: RunRecord) -> StyleOptions:
-    """A painting's options, device, precision and memory left to this machine.
+    """A painting's options, `MACHINES` left to this machine.
 
     Raises:
         RecordError: it is of another kind of run, or its options are not known here.
@@ -217,9 +219,7 @@ def options_of_record(record: RunRecord) -> StyleOptions:
         raise RecordError(f"record: of a run of {record.kind!r}, expected 'stylize'")
     values = {name: value for name, value in record.options.items() if name != "mask_colors"}
     try:
-        return StyleOptions(
-            **{**values, **dict.fromkeys(("device", "precision", "memory"), "auto")}
-        )
+        return StyleOptions(**{**values, **dict.fromkeys(MACHINES, "auto")})
     except (TypeError, OptionError) as error:
         reason = str(error).split("__init__() ")[-1]
         raise RecordError(f"record: its options are of another version ({reason})") from error
