@@ -45,9 +45,10 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
         text = "".join(_batch(page, batch) for batch in batches) or _empty(page)
         return [text, gr.Timer(active=going)]
 
-    def choose(chosen: list[str], event: gr.EventData) -> list[str]:
+    def choose(chosen: list[str], event: gr.EventData) -> list[Any]:
         name = event._data.get("style") if isinstance(event._data, dict) else None
-        return [style for style in STYLES if (style in chosen) != (style == name)]
+        now = [style for style in STYLES if (style in chosen) != (style == name)]
+        return [now, style_tiles(page, now, many=True)]
 
     def start(
         request: gr.Request,
@@ -88,7 +89,7 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
         api_name="start_batch",
         **private,
     )
-    gallery.click(choose, styles, styles, queue=False, api_name="choose_many", **private)
+    gallery.click(choose, styles, [styles, gallery], queue=False, api_name="choose_many", **private)
     tab.select(look, None, [listed, timer], api_name="look_batches", queue=False, **private)
     timer.tick(look, None, [listed, timer], queue=False, **private)
     listed.click(act, None, [listed, timer], api_name="act_batch", queue=False, **private)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -325,9 +326,10 @@ def style_tab(page: Context) -> StyleTab:
         name = event._data.get("style") if isinstance(event._data, dict) else None
         try:
             tile = str(site.tile(str(name)))
-            site.prepare(str(name), settings.controls.read(values))
         except StylecapError:
             return gr.skip()
+        with suppress(StylecapError):  # a setting that cannot be used is told when it is
+            site.prepare(str(name), settings.controls.read(values))
         return tile
 
     def bring_back(request: gr.Request, path: str | None) -> list[Any]:

@@ -99,6 +99,8 @@ class Site:
         """Paint a built-in style that is likely to be asked for next, if the line is short."""
         from stylecap.api import prepare_style
 
+        if options.size > self.options.max_size:
+            return
         with suppress(BusyError):
             self.queue.submit("", "", lambda _: prepare_style(style, options, self.styles), QUICK)
 
