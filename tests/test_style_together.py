@@ -158,6 +158,16 @@ def test_one_that_diverges_returns_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         assert_alike(ours, alone)
 
 
+def test_each_settles_at_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that no longer changes waits for the others at the end of a scale, as it is."""
+    monkeypatch.setattr(transfer, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(transfer, "_INVISIBLE", 0.02)
+    together = paint(subjects(), options(steps=40))
+    assert len({each.steps for each in together}) > 1
+    for subject, ours in zip(subjects(), together, strict=True):
+        assert_alike(ours, *paint([subject], options(steps=40)))
+
+
 def interrupted(chosen: StyleOptions, step: int) -> list[Subject]:
     """The subjects with their checkpoints after a step."""
     kept: list[list[Checkpoint]] = [[] for _ in range(COUNT)]

@@ -433,6 +433,7 @@ class _Run:
         diverged = _diverged(losses, at.best)
         at.good = _chosen(diverged, at.good, x)
         at.image = _chosen(diverged, at.good, at.image)
+        at.seen = _chosen(diverged, torch.full_like(x, math.inf), at.seen)
         for number, loss in enumerate(losses):
             total = loss["total"]
             if not diverged[number]:
