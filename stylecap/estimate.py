@@ -22,12 +22,14 @@ from stylecap.runtime import Runtime
 from stylecap.style.memory import memory_budget, plan_memory
 from stylecap.style.optimizers import HISTORY, LBFGS
 from stylecap.style.options import StyleOptions
+from stylecap.style.strips import share_in_strips
 from stylecap.style.transfer import scale_sizes, scale_steps
 
 _STEPS = 3  # measured, after one that warms up
 _LARGEST_PX = 1024  # measured; what is larger is taken to cost the same a pixel
 _USUAL = ((144, 192), (288, 384))  # (height, width) at which a network is measured for the page
 _FORWARD = 1 / 3  # of a step: features without a gradient
+_EDGES = 0.2  # of a strip, also computed by its neighbours
 
 Clock = Callable[[], float]
 
@@ -68,7 +70,7 @@ class Estimate:
         steps: of all scales.
         step_seconds: of one at the finest scale.
         size: (height, width) of that scale.
-        memory_bytes: on the device, besides the network.
+        memory_bytes: on the device, at most; on a CPU of the whole process.
         runtime: where.
     """
 
@@ -147,18 +149,20 @@ def estimate(
     sizes = scale_sizes(size, options)
     # Content, picture at the end, and styles go through the network without a gradient.
     passes = 2 + styles * options.style_scale**2
-    seconds = sum(
-        measured.cost.seconds(at, steps, passes)
-        for at, steps in zip(sizes, scale_steps(options, len(sizes)), strict=True)
-    )
-    runtime = measured.runtime
-    plan = plan_memory(size, options, runtime, memory_budget(options, runtime))
+    runtime, budget = measured.runtime, memory_budget(options, measured.runtime)
+    layers = (*options.resolved_style_layers, *options.resolved_content_layers)
+    seconds = 0.0
+    for at, steps in zip(sizes, scale_steps(options, len(sizes)), strict=True):
+        plan = plan_memory(at, options, runtime, budget)
+        again = share_in_strips(options.backbone, layers, options.pooling, plan.strips)
+        seconds += measured.cost.seconds(at, steps, passes + (1 + _EDGES) * again * steps)
     return Estimate(
         seconds=seconds,
         steps=options.steps,
-        step_seconds=measured.cost.late(size),
+        step_seconds=measured.cost.late(size)
+        + _FORWARD * (1 + _EDGES) * again * measured.cost.per_pixel * size[0] * size[1],
         size=size,
-        memory_bytes=plan.bytes,
+        memory_bytes=plan.resident_bytes(runtime),
         runtime=runtime,
     )
 

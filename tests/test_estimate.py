@@ -15,7 +15,8 @@ from stylecap.estimate import Measured, StepCost, estimate, measure_network, mea
 from stylecap.files import readable_size
 from stylecap.images import save_picture, to_picture
 from stylecap.runtime import Runtime
-from stylecap.style.memory import estimate_bytes
+from stylecap.style import memory
+from stylecap.style.memory import estimate_bytes, plan_memory
 from stylecap.style.options import StyleOptions
 
 from .small import photo, small_backbone
@@ -37,7 +38,19 @@ def test_seconds_add_up_over_scales() -> None:
     assert found.seconds == pytest.approx(coarse + fine)
     assert found.step_seconds == pytest.approx(0.5 + 1.1e-4 * 128 * 256)
     assert (found.size, found.steps) == ((128, 256), 100)
-    assert found.memory_bytes == estimate_bytes((128, 256), options, CPU)
+    assert found.memory_bytes == memory._PROGRAM + estimate_bytes((128, 256), options, CPU)
+
+
+def test_strips_take_longer_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All stages again at a third of a step, and a fifth of that for the edges."""
+    options, cost = replace(OPTIONS, size=4096, scales=1), StepCost(0.5, 1e-4, 0.0)
+    whole = estimate((1000, 2000), 1, options, of(cost))
+    least = plan_memory(whole.size, options, CPU, 0).resident_bytes(CPU)
+    tight = estimate((1000, 2000), 1, replace(options, memory=f"{least // 10**6}MB"), of(cost))
+    assert tight.memory_bytes == least < whole.memory_bytes
+    again = 100 / 3 * 1.2 * (0.5 + 1e-4 * 2048 * 4096)
+    assert tight.seconds - whole.seconds == pytest.approx(again)
+    assert tight.step_seconds == pytest.approx(1.4 * whole.step_seconds, rel=0.01)
 
 
 def test_more_of_anything_takes_longer() -> None:
@@ -133,7 +146,7 @@ def test_the_command_only_estimates(
     assert (told["steps"], told["width"], told["height"]) == (7, 64, 64)
     assert (told["device"], told["precision"]) == ("cpu", "float32")
     chosen = StyleOptions(backbone="alexnet", size=64, steps=7)
-    assert told["memory_bytes"] == estimate_bytes((64, 64), chosen, CPU)
+    assert told["memory_bytes"] == memory._PROGRAM + estimate_bytes((64, 64), chosen, CPU)
     assert main(["stylize", "cat.png", "mosaic", *flags]) == 0
     assert "at most about" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["cat.png"]

@@ -19,7 +19,7 @@ class BatchEstimate:
 
     Attributes:
         seconds: of all jobs, one after the other.
-        memory_bytes: on the device, of the largest job, besides the network.
+        memory_bytes: on the device, with the largest job; on a CPU of the whole process.
         measured: content of the job that was measured.
         job: what that one needs.
     """

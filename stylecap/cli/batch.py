@@ -230,7 +230,7 @@ def _dry_run(arguments: argparse.Namespace, jobs: list[Job], options: BatchOptio
             f"{len(jobs)} jobs, about {whole} with one worker{shared}; a step of "
             f"{one.size[1]}x{one.size[0]} took {one.step_seconds:.3f} s ({runtime.device}, "
             f"{runtime.precision}, {runtime.threads} threads, {found.measured}); each worker needs "
-            f"about {readable_size(found.memory_bytes)} besides its network"
+            f"about {readable_size(found.memory_bytes)} of memory"
         )
     )
     return 0

@@ -213,7 +213,7 @@ def _estimate(arguments: argparse.Namespace, job: _Job, begin: float) -> int:
     )
     free = runtime.free_bytes()
     here = "" if free is None else f"; {readable_size(free)} are free"
-    say(f"about {readable_size(found.memory_bytes)} of memory besides the network{here}")
+    say(f"about {readable_size(found.memory_bytes)} of memory{here}")
     return 0
 
 

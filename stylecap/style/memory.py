@@ -16,7 +16,7 @@ _SHORTER = (10, 5)  # histories of L-BFGS that a painting may be left with
 _MB = 10**6
 _PLACE = 8  # bytes in which a pooling notes where a maximum was
 _STRIP_COPIES = 15  # of a layer in a strip: what convolutions and their gradients work with
-_PROGRAM = 600_000_000  # bytes of interpreter, torch and network in a process
+_PROGRAM = 650_000_000  # bytes of interpreter, torch and network in a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Plan:
     strips: Strips
     history: int
     bytes: int
+
+    def resident_bytes(self, runtime: Runtime) -> int:
+        """What the device holds in all; on a CPU, the whole process."""
+        return self.bytes + _program(runtime)
 
     @property
     def spares(self) -> bool:
@@ -72,7 +76,7 @@ def memory_budget(options: StyleOptions, runtime: Runtime) -> int | None:
     free = runtime.free_bytes()
     budget = None if free is None else int(0.9 * free)
     if options.memory != AUTO:
-        allowed = parse_memory(options.memory) - (_PROGRAM if runtime.device == "cpu" else 0)
+        allowed = parse_memory(options.memory) - _program(runtime)
         if allowed <= 0:
             raise OptionError(
                 f"memory: {options.memory} is less than the program needs by itself; give at "
@@ -86,7 +90,7 @@ def memory_taken(budget: int | None, runtime: Runtime) -> str:
     """The options' ``memory`` that gives a budget."""
     if budget is None:
         return AUTO
-    return f"{(budget + (_PROGRAM if runtime.device == 'cpu' else 0)) // _MB}MB"
+    return f"{(budget + _program(runtime)) // _MB}MB"
 
 
 def check_memory(
@@ -162,8 +166,12 @@ def estimate_bytes(
             kept += values * width
             most = max(most, kept + held + (values + below) * width + computed * passing)
         below = values
-    images = 2 * history + 12 if options.optimizer == "lbfgs" else 10
+    images = 2 * history + 13 if options.optimizer == "lbfgs" else 11
     return most + images * 3 * size[0] * size[1] * 4
+
+
+def _program(runtime: Runtime) -> int:
+    return _PROGRAM if runtime.device == "cpu" else 0
 
 
 def _plans(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> Iterator[Plan]:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from stylecap.backbone import Backbone, Layer, architecture, layers_needed
+from stylecap.backbone import Backbone, Layer, architecture, layer_table, layers_needed
 
 
 class Term(Protocol):
@@ -53,6 +53,14 @@ def split_stages(name: str, wanted: Sequence[str], pooling: str = "max") -> list
         pooled |= layer.kind == "pool"
         stages[-1] += (layer,)
     return stages
+
+
+def share_in_strips(name: str, wanted: Sequence[str], pooling: str, strips: Strips) -> float:
+    """Share of the multiply-adds, from 0 to 1, that is done again for the gradient."""
+    stages = split_stages(name, wanted, pooling)
+    table = {row.name: row.multiply_adds for row in layer_table(name)}
+    work = [sum(table[layer.name] for layer in stage) for stage in stages]
+    return sum(work[: strips.stages]) / sum(work)
 
 
 def measure(
