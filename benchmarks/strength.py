@@ -68,7 +68,11 @@ def main() -> None:
     cases = product(arguments.sizes, arguments.style, arguments.backbones, arguments.strengths)
     for size, name, painter, strength in cases:
         options = stylecap.StyleOptions(
-            backbone=painter, size=size, strength=strength, steps=arguments.steps
+            backbone=painter,
+            size=size,
+            strength=strength,
+            steps=arguments.steps,
+            early_stopping=False,
         )
         result = stylecap.stylize(arguments.content, name, options, backbone=network(painter))
         photo = load_picture(arguments.content)

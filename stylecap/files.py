@@ -1,4 +1,4 @@
-"""Write files that are there whole or not at all, and speak of files in one line."""
+"""Where files are kept, written whole or not at all, and spoken of in one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ import secrets
 from pathlib import Path
 
 from stylecap.errors import OutputError
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made or fetched again: ``$XDG_CACHE_HOME/stylecap``.
+
+    Raises:
+        RuntimeError: neither that variable (default ``~/.cache``) nor a home directory is set.
+    """
+    named = os.environ.get("XDG_CACHE_HOME")
+    return (Path(named) if named else Path.home() / ".cache") / "stylecap"
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -36,6 +46,15 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 def named(path: str | Path) -> str:
     """A path for a one-line message: control characters and stray bytes are escaped."""
     return "".join(part if part.isprintable() else repr(part)[1:-1] for part in str(path))
+
+
+def readable_size(size: int) -> str:
+    """Bytes as a person would say them: ``9.87 MB``, ``350 MB``, ``1.2 GB``."""
+    unit, name = next(
+        ((unit, name) for unit, name in ((10**9, "GB"), (10**6, "MB")) if size >= unit),
+        (1000, "kB"),
+    )
+    return f"{float(f'{size / unit:.3g}'):g} {name}"
 
 
 def reason_of(error: BaseException) -> str:

@@ -61,6 +61,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _PLAIN = "PNG, JPEG, WebP, TIFF, AVIF, BMP, GIF or HEIC"
 _MEMORY = "there is too little memory to decode it; give a smaller picture"
 
@@ -93,6 +94,18 @@ def load_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
             return upright if turn is None else upright.transpose(turn)
         except Exception as error:
             raise _unreadable(path, error, picture.format) from error
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """The (height, width) of what `load_picture` would give, from the file's header alone.
+
+    Raises:
+        InputError: it is not there or no picture, as far as the header tells.
+    """
+    with _opened(path) as picture:
+        width, height = picture.size
+        turned = picture.format != "TIFF" and _turn_of(picture) in _SIDEWAYS
+    return (width, height) if turned else (height, width)
 
 
 def split_alpha(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:

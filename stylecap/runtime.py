@@ -13,11 +13,15 @@ import torch
 from torch.nn import functional
 
 from stylecap.errors import DeviceError, OptionError
+from stylecap.measured import Note, measure, processor, recall
 
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
 }
+_CLEAR_WIN = 0.8  # of float32's time, from which bfloat16 is chosen
+_TURNS = 12
+_FINE_SECONDS = 1e-4  # a clock that ticks more rarely cannot time a convolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,9 @@ class Runtime:
     ) -> Runtime:
         """Resolve ``"auto"``: the best device here, and the precision that is fastest on it.
 
-        On a CPU the two precisions are timed against each other once per process, for only
-        some processors have units for bfloat16 and the others are slower with it.
+        On a CPU the two precisions are timed against each other once, and the answer is
+        remembered in the user's cache folder: only some processors have units for bfloat16, and
+        the others are slower with it.
 
         Raises:
             DeviceError: ``device`` is not on this machine; the message lists those that are.
@@ -61,7 +66,7 @@ class Runtime:
             device = available_devices()[0]
         _check_device(device)
         if precision == "auto":
-            precision = _fastest_precision(device)
+            precision = fastest_precision(device).name
         return cls(device, precision, threads or torch.get_num_threads())
 
     @property
@@ -86,10 +91,13 @@ class Runtime:
 
     def free_bytes(self) -> int | None:
         """Memory that a computation may still take on the device, or None if unknown."""
+        # What torch keeps of earlier computations is free for the next one.
         if self.torch_device.type == "cuda":
-            return torch.cuda.mem_get_info(self.torch_device)[0]
+            device = self.torch_device
+            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            return torch.cuda.mem_get_info(device)[0] + kept
         if self.torch_device.type == "mps":
-            return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+            return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
         return _free_system_bytes()
 
 
@@ -114,35 +122,79 @@ def _check_device(device: str) -> None:
         raise refusal
 
 
-def _fastest_precision(device: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The precision that is fastest on a device, and how that is known.
+
+    Attributes:
+        name: ``"float32"`` or ``"bfloat16"``.
+        reason: why, in words.
+        note: the measurement behind it, or None where none was needed.
+    """
+
+    name: str
+    reason: str
+    note: Note | None = None
+
+
+def fastest_precision(device: str, *, again: bool = False) -> Precision:
+    """Which precision is faster on a device; on a CPU as it was once measured there.
+
+    Args:
+        device: one that is here.
+        again: forget what is remembered, and measure.
+    """
     kind = device.split(":")[0]
     if kind == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if kind == "cpu" and _cpu_prefers_bfloat16() else "float32"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bfloat16", "this GPU has units for it")
+        return Precision("float32", "this GPU has no units for bfloat16")
+    if kind != "cpu":
+        return Precision("float32", f"bfloat16 is not measured on {kind}")
+    if again:
+        _remembered_share.cache_clear()
+    note = _remembered_share(again)
+    share = note.values["share"]
+    return Precision(
+        "bfloat16" if share < _CLEAR_WIN else "float32",
+        f"a convolution in bfloat16 takes {share:.2f} of its time in float32",
+        note,
+    )
 
 
 @cache
-def _cpu_prefers_bfloat16() -> bool:
-    """Time a convolution of the network's middle in both types, in turns; ask for a clear win.
+def _remembered_share(again: bool) -> Note:
+    model, abilities = processor()
+    key = {"processor": model, "abilities": abilities, "torch": str(torch.__version__)}
+    known = None if again else recall("precision", key, ["share"])
+    return known or measure("precision", key, lambda: {"share": _bfloat16_share()})
 
-    The fastest of several turns counts, so that other programs on the machine disturb little.
+
+def _bfloat16_share() -> float:
+    """Time a convolution of the network's middle in both types; bfloat16's time over float32's.
+
+    One thread is measured, by the clock that stands still while other programs have the
+    processor: on a busy machine the time on the wall gave anything from half to twice the share.
+    The types take turns, and the fastest turn of each counts.
     """
     dtypes = (torch.float32, torch.bfloat16)
     fastest = dict.fromkeys(dtypes, float("inf"))
     layers = {
         dtype: [
             torch.ones(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
-            for shape in ((1, 256, 56, 56), (256, 256, 3, 3))
+            for shape in ((1, 256, 28, 28), (256, 256, 3, 3))
         ]
         for dtype in dtypes
     }
-    with torch.inference_mode():
-        for _ in range(6):
+    fine = time.get_clock_info("thread_time").resolution < _FINE_SECONDS
+    clock = time.thread_time if fine else time.perf_counter
+    with Runtime("cpu", "float32", 1).using_threads(), torch.inference_mode():
+        for _ in range(_TURNS):
             for dtype, (features, kernel) in layers.items():
-                begin = time.perf_counter()
+                begin = clock()
                 functional.conv2d(features, kernel, padding=1)
-                fastest[dtype] = min(fastest[dtype], time.perf_counter() - begin)
-    return fastest[torch.bfloat16] < 0.8 * fastest[torch.float32]
+                fastest[dtype] = min(fastest[dtype], clock() - begin)
+    return fastest[torch.bfloat16] / fastest[torch.float32]
 
 
 def _free_system_bytes() -> int | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 from stylecap.errors import WeightsError
-from stylecap.files import write_atomically
+from stylecap.files import cache_folder, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,8 +97,7 @@ def weight_folders(folder: str | Path | None = None) -> list[Path]:
 
 def user_folder() -> Path:
     """Where fetched weights are kept: stylecap/weights in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "stylecap" / "weights"
+    return cache_folder() / "weights"
 
 
 def registry(folder: str | Path | None = None) -> dict[str, tuple[WeightFile, Path]]:

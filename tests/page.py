@@ -205,7 +205,8 @@ class Visitor:
 
     def painting(self, photo: dict[str, Any] | None, **changes: Any) -> list[Any]:
         """Inputs of a small painting."""
-        small = {"Long_side,_px": 64, "Steps": 6, "Network": "alexnet", **changes}
+        small = {"Long_side,_px": 64, "Steps": 6, "Network": "alexnet"}
+        small |= {"Stop_when_nothing_visible_changes": False, **changes}
         return self.labelled("paint", Your_photo=photo, **small)
 
 

@@ -26,7 +26,7 @@ class DoubleRuntime(Runtime):
 
 
 @cache
-def small_backbone(dtype: torch.dtype = torch.float32) -> Backbone:
+def small_backbone(dtype: torch.dtype = torch.float32, device: str = "cpu") -> Backbone:
     """AlexNet with random weights that keep the activations' scale."""
     generator = torch.Generator().manual_seed(0)
     weights: dict[str, Tensor] = {}
@@ -41,7 +41,7 @@ def small_backbone(dtype: torch.dtype = torch.float32) -> Backbone:
             weights[f"features.{layer.index}.bias"] = torch.zeros(layer.channels)
             incoming = layer.channels
     runtime = DoubleRuntime if dtype == torch.float64 else Runtime
-    return Backbone("alexnet", weights, runtime("cpu", "float32", 1))
+    return Backbone("alexnet", weights, runtime(device, "float32", 1))
 
 
 def photo(side: int, seed: int) -> Tensor:

@@ -260,7 +260,7 @@ def test_too_little_memory_is_said_with_a_smaller_size(
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(api, "transfer_style", full)
+    monkeypatch.setattr(api, "transfer_together", full)
     with pytest.raises(DeviceError, match="out of memory on cpu at --size 64; choose a smaller"):
         painted(folder / "content.png", folder / "style.png")
 

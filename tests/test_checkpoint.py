@@ -67,6 +67,28 @@ def test_resumed_equals_uninterrupted(
     assert resumed.seconds > before.seconds
 
 
+@pytest.mark.parametrize("step", [10, 11, 12, 21])  # before and after a scale settles, in the next
+def test_resumed_where_scales_end_early(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_INVISIBLE", 1.0)
+    chosen = options(steps=60)
+    told: list[tuple[int, int]] = []
+    whole = paint(chosen, on_progress=lambda progress: told.append((progress.step, progress.steps)))
+    assert whole.steps == 22  # each scale ends at its second look
+    assert not whole.stopped
+    interrupted(chosen, step).save(tmp_path / "at.safetensors")
+    resumed: list[tuple[int, int]] = []
+    again = paint(
+        chosen,
+        resume=load_checkpoint(tmp_path / "at.safetensors"),
+        on_progress=lambda progress: resumed.append((progress.step, progress.steps)),
+    )
+    assert torch.equal(again.image, whole.image)
+    assert (again.steps, again.loss) == (whole.steps, whole.loss)
+    assert resumed == told[step:]
+
+
 def test_resumed_after_a_diverging_step(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wild(LBFGS):
         count = 0
@@ -101,7 +123,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="cannot be read as a checkpoint"):
         load_checkpoint(path)
     save_file({"image": torch.zeros(1)}, path)
-    with pytest.raises(RecordError, match="expected a checkpoint of format 1"):
+    with pytest.raises(RecordError, match="expected a checkpoint of format 2"):
         load_checkpoint(path)
     interrupted(options(), 1).save(path)
     path.write_bytes(path.read_bytes()[:-100])

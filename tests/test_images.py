@@ -360,6 +360,7 @@ def test_orientation(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "a", kind, exif=exif)
+    assert images.picture_size(tmp_path / "a") == (32, 64)
     loaded = images.load_picture(tmp_path / "a")
     assert loaded.size == (64, 32)
     corners = [loaded.getpixel(place) for place in ((8, 8), (56, 8), (8, 24), (56, 24))]

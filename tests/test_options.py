@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stylecap.errors import OptionError
 from stylecap.options import Option, options_of
-from stylecap.style.options import DEFAULT_LAYERS, PRESETS, StyleOptions
+from stylecap.style.options import DEFAULT_LAYERS, PRESETS, StyleOptions, recorded_options
 
 OPTIONS = options_of(StyleOptions)
 
@@ -23,7 +23,7 @@ def wrong_values(declared: Option) -> list[Any]:
     if declared.kind is str:
         wrong += [1, 1.5, True]
     else:
-        wrong += ["1", True, math.nan, math.inf, -math.inf, 1j]
+        wrong += ["1", 1 if declared.kind is bool else True, math.nan, math.inf, -math.inf, 1j]
     if declared.kind is int:
         wrong += [1.0, 10**30]
     if declared.choices:
@@ -77,6 +77,12 @@ def test_presets_grow() -> None:
     draft, balanced, fine = (StyleOptions.preset(name) for name in ("draft", "balanced", "fine"))
     assert draft.steps < balanced.steps < fine.steps
     assert draft.size < balanced.size < fine.size
+
+
+def test_a_record_that_does_not_speak_of_early_stopping_made_all_steps() -> None:
+    old = recorded_options({"steps": 50, "mask_colors": ["#ffffff"]})
+    assert StyleOptions(**old) == StyleOptions(steps=50, early_stopping=False)
+    assert StyleOptions(**recorded_options(asdict(StyleOptions()))) == StyleOptions()
 
 
 def test_refusals_over_several_fields() -> None:

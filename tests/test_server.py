@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from stylecap.server.guard import Guard
 from stylecap.server.history import History, owner_of
 from stylecap.server.jobs import BATCH, QUICK, BusyError, JobQueue
 from stylecap.server.options import PageOptions
-from stylecap.server.painting import PaintRequest, check_request, read_mask, restore
+from stylecap.server.painting import MACHINES, PaintRequest, check_request, restore
+from stylecap.server.regions import LABEL_STEP, keep_seen, propose, read_mask
 from stylecap.server.site import Site
 from stylecap.server.web import preferred_language
 from stylecap.style.builtin import STYLES, paint_style
@@ -230,6 +232,24 @@ def test_a_mask_is_black_or_white_and_a_png():
             read_mask(wrong)
 
 
+def test_regions_are_proposed_for_a_picture_that_is_kept_and_for_nobody_else(site, tmp_path):
+    halves = np.zeros((96, 128, 3), np.uint8)
+    halves[:, 64:] = (230, 90, 20)
+    path = tmp_path / "halves.png"
+    Image.fromarray(halves).save(path)
+    name = keep_seen(site, ANN, path)
+    found = site.history.file(ANN, name, propose(site, ANN, name, 2))
+    with Image.open(found) as picture:
+        shades = np.asarray(picture.convert("L"))
+    assert shades.shape == (96, 128) and set(np.unique(shades)) == {0, LABEL_STEP}
+    left, right = shades[:, :56], shades[:, 72:]
+    assert (left == left[0, 0]).mean() > 0.98 and (right == LABEL_STEP - left[0, 0]).mean() > 0.98
+    with pytest.raises(InputError, match="no longer here"):
+        propose(site, BOB, name, 2)
+    with pytest.raises(OptionError, match="regions"):
+        propose(site, ANN, name, 99)
+
+
 def test_the_command_shown_is_one_that_the_command_line_reads(tmp_path, monkeypatch, capsys):
     options = StyleOptions(
         size=64, steps=2, backbone="alexnet", blend=(1, 2), style_layers=("relu1",), seed=3
@@ -264,7 +284,10 @@ def test_settings_come_back_from_a_record_with_the_inputs_that_are_here(tmp_path
     found = restore(record, [photo])
     assert (found.options.size, found.options.seed, found.options.device) == (99, 5, "auto")
     assert found.content == photo and found.styles == ("mosaic",)
-    assert found.missing == ("gone.png",)
+    assert found.missing == ("gone.png",) and not found.masked
+    masked = replace(record, inputs=(*record.inputs, InputRecord("mask", "mask.png", "1" * 64)))
+    found = restore(masked, [photo])
+    assert found.styles == ("mosaic",) and found.missing == () and found.masked
 
 
 def test_a_fault_is_told_without_folders_and_logged_with_them(caplog):
@@ -329,7 +352,7 @@ def test_everything_is_said_in_both_languages():
     same = [k for k in keys() if english(k) == korean(k) and english(k)]
     assert same == ["title"]
     for name in options_of(StyleOptions):
-        if name not in ("device", "precision"):
+        if name not in MACHINES:
             assert korean.option(name) != name
 
 
@@ -338,8 +361,8 @@ def test_controls_are_made_from_the_options_and_read_back():
     from stylecap._ui.words import Words
 
     controls = Controls(StyleOptions, Words("en"), {"size": 320}, {"size": 1536})
-    controls.add_others(without=("device", "precision"))
-    assert [*controls.by_name, "device", "precision"] == list(options_of(StyleOptions))
+    controls.add_others(without=MACHINES)
+    assert [*controls.by_name, *MACHINES] == list(options_of(StyleOptions))
     size = controls.by_name["size"]
     assert (size.minimum, size.maximum, size.value) == (16, 1536, 320)
     options = StyleOptions(size=300, blend=(2, 1), style_layers=("relu1_1",), layer_weights=(0.5,))
@@ -361,7 +384,9 @@ def test_a_server_that_starts_again_goes_on_with_its_batches(tmp_path):
     photos = [tmp_path / f"{name}.png" for name in "abc"]
     for place, path in enumerate(photos):
         write_photo(path, seed=place)
-    painting = StyleOptions(backbone="alexnet", size=64, steps=80, scales=1, precision="float32")
+    painting = StyleOptions(
+        backbone="alexnet", size=64, steps=80, scales=1, precision="float32", early_stopping=False
+    )
     first = Site(options)
     name = first.batches.start(ANN, photos, ["mosaic"], painting).name
     until(lambda: first.batches.all_of(ANN)[0].painted)

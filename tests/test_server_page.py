@@ -84,6 +84,23 @@ def test_a_painting_is_shown_as_it_grows_kept_and_carries_its_record(ann, server
     assert str(server.folder) not in answer + restored
 
 
+def test_the_line_beside_the_button_says_what_it_will_take(ann, photo):
+    mine = ann.given(photo)
+
+    def said(photo, steps):
+        given = ann.labelled("expect", Your_photo=photo, Steps=steps, Network="alexnet")
+        return ann.call_now("expect", given)
+
+    end = time.monotonic() + 120
+    while "About" not in said(mine, 30000) and time.monotonic() < end:
+        time.sleep(0.2)  # the networks are measured once the page is up
+    pattern = r"About (\d+) min at most, and [\d.]+ MB"
+    minutes = [int(re.search(pattern, said(mine, steps))[1]) for steps in (30000, 39000)]
+    assert minutes[1] / minutes[0] == pytest.approx(1.3, abs=0.1)
+    for unknown in (None, as_input("/etc/hostname")):
+        assert "About" not in said(unknown, 30000)
+
+
 def test_a_stop_keeps_the_picture_so_far(ann, photo):
     data = ann.painting(ann.given(photo), Steps=30000)
     answers = []
@@ -111,7 +128,7 @@ def test_what_one_visitor_has_no_other_can_get(ann, bob, photo, server):
     assert ann.http.get(f"/en/gradio_api/file={inside['path']}").status_code == 200
     assert "no longer kept" in bob.call_now("open", [], {"style": name})
     assert "cat, night-swirls" in ann.call_now("open", [], {"style": name})
-    ann.call_now("delete", [name])
+    ann.call_now("act", [], {"delete": name})
     assert ann.http.get(address).status_code == 404
     assert not list((server.folder / "own").glob(f"*/{name}"))
 
@@ -362,7 +379,8 @@ def test_calls_that_are_none_are_refused(ann, server, photo):
         answer = ann.join("paint", ann.painting(None), instead=part)
         assert_harmless(answer.text, server)
     for said in (None, [], {"style": "../../x"}, {"style": {"a": 1}}, "x" * 1000):
-        assert_harmless(ann.call_now("choose", [], said), server)
+        assert_harmless(ann.call_now("choose", ann.defaults("choose"), said), server)
+        assert_harmless(ann.call("divide", [], said), server)
         assert_harmless(ann.call_now("open", [], said), server)
     big = ann.upload(b"x" * 2_100_000, "big.png")
     assert big.status_code == 413

@@ -94,7 +94,7 @@ def test_objective_gradient_agrees_with_differences(objective: str, pooling: str
     with torch.no_grad():
         difference = (function(x + h * direction).total - function(x - h * direction).total) / 2 / h
     assert gradient.dtype == torch.float64
-    torch.testing.assert_close((gradient * direction).sum(), difference, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close((gradient * direction).sum()[None], difference, rtol=1e-5, atol=1e-9)
 
 
 def targets_of(backbone: Backbone, options: StyleOptions) -> list[StyleTarget]:
@@ -116,7 +116,7 @@ def test_gatys_objective_adds_up_its_parts() -> None:
     )
     backbone = small_backbone()
     losses = Objective(backbone, photo(40, 1), targets_of(backbone, options), options)(photo(40, 3))
-    parts = losses.numbers()
+    (parts,) = losses.numbers()
     expected = 2 * parts["content"] + 5 * sum(parts["style"].values()) + 3 * parts["tv"]
     assert parts["total"] == pytest.approx(expected, rel=1e-5)
     assert list(parts["style"]) == list(RELU_LAYERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -35,10 +37,10 @@ def quadratic(seed: int, dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_lbfgs_solves_a_quadratic(seed: int, dimensions: int) -> None:
     matrix, right = quadratic(seed, dimensions)
     optimizer = LBFGS(history=20, first_step=1e-3)
-    x = torch.zeros(dimensions, dtype=torch.float64)
+    x = torch.zeros(1, dimensions, dtype=torch.float64)
     for _ in range(60):
-        x = optimizer.step(x, matrix @ x - right)
-    torch.testing.assert_close(x, torch.linalg.solve(matrix, right), atol=1e-4, rtol=1e-3)
+        x = optimizer.step(x, x @ matrix - right)
+    torch.testing.assert_close(x[0], torch.linalg.solve(matrix, right), atol=1e-4, rtol=1e-3)
 
 
 def test_lbfgs_agrees_with_torch() -> None:
@@ -62,16 +64,16 @@ def test_lbfgs_agrees_with_torch() -> None:
 
     theirs.step(closure)
     ours = LBFGS(history=5, first_step=float(1 / right.abs().sum() * right.abs().mean()))
-    x = torch.zeros(6, dtype=torch.float64)
+    x = torch.zeros(1, 6, dtype=torch.float64)
     for _ in range(8):  # torch counts the evaluation at the last point as well
-        x = ours.step(x, matrix @ x - right)
-    torch.testing.assert_close(x, reference.detach(), atol=1e-8, rtol=1e-6)
+        x = ours.step(x, x @ matrix - right)
+    torch.testing.assert_close(x[0], reference.detach(), atol=1e-8, rtol=1e-6)
 
 
 def test_lbfgs_leaves_a_place_that_curves_downwards() -> None:
     """Near 0 every move along the slope makes it steeper, and no pair can be remembered."""
     optimizer = LBFGS()
-    x = torch.full((4,), 0.05, dtype=torch.float64)
+    x = torch.full((1, 4), 0.05, dtype=torch.float64)
     for _ in range(90):
         x = optimizer.step(x, x**3 - x)  # the slope of x⁴/4 - x²/2, lowest at 1
     torch.testing.assert_close(x, torch.ones_like(x), atol=1e-6, rtol=0)
@@ -82,12 +84,12 @@ def test_adam_agrees_with_torch() -> None:
     reference = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     theirs = torch.optim.Adam([reference], lr=0.05, eps=1e-12)
     ours = Adam(0.05)
-    x = torch.zeros(4, dtype=torch.float64)
+    x = torch.zeros(1, 4, dtype=torch.float64)
     for _ in range(20):
         reference.grad = (matrix @ reference - right).detach()
         theirs.step()
-        x = ours.step(x, matrix @ x - right)
-    torch.testing.assert_close(x, reference.detach())
+        x = ours.step(x, x @ matrix - right)
+    torch.testing.assert_close(x[0], reference.detach())
 
 
 @pytest.mark.parametrize("make", [LBFGS, lambda: Adam(0.01)])
@@ -96,14 +98,14 @@ def test_optimizer_continues_exactly_from_its_state(make: type[Optimizer]) -> No
 
     def run(optimizer: Optimizer, x: torch.Tensor, steps: int) -> torch.Tensor:
         for _ in range(steps):
-            x = optimizer.step(x, matrix @ x - right)
+            x = optimizer.step(x, x @ matrix - right)
         return x
 
-    start = torch.zeros(6, dtype=torch.float64)
+    start = torch.zeros(1, 6, dtype=torch.float64)
     whole = run(make(), start, 14)
     first, second = make(), make()
     middle = run(first, start, 6)
-    second.load({name: value.clone() for name, value in first.state().items()})
+    second.load([{name: value.clone() for name, value in first.state(0).items()}])
     assert torch.equal(run(second, middle, 8), whole)
 
 
@@ -161,6 +163,43 @@ def test_a_stop_keeps_the_picture_so_far_at_full_size() -> None:
     assert done.steps == 5
     assert done.image.shape == (1, 3, 140, 140)
     assert (done.image - photo(140, 1)).abs().mean() > 1e-3
+
+
+def test_a_scale_ends_when_the_picture_no_longer_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam with tiny steps: no pixel moves by more than the rate times the steps."""
+    chosen = options(steps=60, scales=2, optimizer="adam", learning_rate=1e-5)
+    told: list[Progress] = []
+
+    def paint(changed: StyleOptions) -> transfer.Transfer:
+        told.clear()
+        return transfer_style(
+            photo(140, 1), [photo(48, 2)], changed, small_backbone(), on_progress=told.append
+        )
+
+    done = paint(chosen)
+    assert done.steps == 22
+    assert not done.stopped
+    assert [progress.steps for progress in told] == [60] * 10 + [41] * 11 + [22]
+    assert [progress.step for progress in told] == list(range(1, 23))
+    assert told[-1].seconds_left == 0
+    shares = [progress.share or 0 for progress in told]
+    assert shares == sorted(shares)
+    assert paint(replace(chosen, early_stopping=False)).steps == 60
+    assert paint(replace(chosen, learning_rate=0.01)).steps == 60
+
+
+def test_the_work_left_counts_pixels() -> None:
+    shares: list[float | None] = []
+    transfer_style(
+        photo(140, 1),
+        [photo(48, 2)],
+        options(steps=4, scales=2),
+        small_backbone(),
+        on_progress=lambda progress: shares.append(progress.share),
+    )
+    assert shares == pytest.approx(
+        [0.1, 0.2, 0.6, 1.0]
+    )  # the finer scale has four times the pixels
 
 
 def test_a_diverging_step_returns_to_the_last_good_picture(

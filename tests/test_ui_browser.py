@@ -16,6 +16,7 @@ from stylecap.batch.journal import Journal, Row, asked_of
 from stylecap.batch.report import write_report
 from stylecap.images import read_embedded
 from stylecap.record import RunRecord
+from stylecap.server.regions import read_mask
 from stylecap.style.options import StyleOptions
 from tests.page import running, write_captioner, write_photo
 
@@ -117,10 +118,11 @@ def tab(chromium, server):
 
 
 def small(page, part, size: int, steps: int) -> None:
-    """Make a painting quick: AlexNet, few pixels and steps."""
+    """Make a painting quick: AlexNet, few pixels and steps, and all of these."""
     within = page.get_by_role("tabpanel").filter(has=page.locator(part))
     within.get_by_role("button", name="All settings").click()
     within.locator(".option-backbone input[value=alexnet]").check()
+    within.locator(".option-early_stopping input").uncheck()
     for name, value in (("Long side, px", size), ("Steps", steps)):
         box = within.get_by_role("spinbutton", name=re.compile(name)).first
         box.fill(str(value))
@@ -130,6 +132,16 @@ def small(page, part, size: int, steps: int) -> None:
 def add_photo(page, place: str, path) -> None:
     page.set_input_files(f"{place} input[type=file]", path)
     page.wait_for_selector(f"{place} img")
+
+
+def drop(page, place: str, path: Path) -> None:
+    """Drag a file or folder from outside onto a place."""
+    box = page.locator(place).bounding_box()
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        session.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
 
 
 def download(page, name: str, path: Path) -> Path:
@@ -186,7 +198,8 @@ def test_painting_previews_stopping_downloading_and_restoring(tab, tmp_path):
     page.get_by_role("tab", name="History").click()
     page.locator("#history button").first.click()
     expect(page.locator("#opened")).to_contain_text("harbour, stained-glass")
-    page.locator("#delete").click()
+    expect(page.locator("#opened pre").first).to_contain_text("stylecap stylize harbour.png")
+    page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.locator("#history")).to_contain_text("Nothing painted yet")
 
 
@@ -237,6 +250,47 @@ def test_a_painted_mask_keeps_the_rest_as_it_is(tab, tmp_path):
     assert inside > 4 and outside <= 0.1 * inside
 
 
+def test_regions_that_were_found_are_chosen_by_click_and_by_keyboard(tab, tmp_path):
+    page = tab.page
+    halves = np.zeros((192, 256, 3), np.uint8)
+    halves[:, 128:] = (230, 90, 20)
+    Image.fromarray(halves).save(tmp_path / "halves.png")
+    page.get_by_role("tab", name="Regions").click()
+    add_photo(page, "#regions-photo", tmp_path / "halves.png")
+    page.get_by_role("button", name="2 regions").click()
+    chips = page.locator(".sc-chips button")
+    expect(chips).to_have_count(2)
+    page.wait_for_function("document.querySelector('.sc-chips canvas').width === 160")
+    assert page.evaluate("window.stylecap.mask()") == ""
+    canvas = page.locator(".sc-mask > canvas")
+    canvas.click(position={"x": 40, "y": 40})
+    chosen = page.locator(".sc-chips [aria-pressed=true]")
+    expect(chosen).to_have_count(1)
+    mask = marked(page)
+    assert mask.shape == (192, 256) and mask[:, :112].mean() > 250 and mask[:, 144:].mean() < 5
+    chosen.focus()
+    page.keyboard.press("Enter")
+    expect(chosen).to_have_count(0)
+    assert not marked(page).any()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Swap").click()
+    mask = marked(page)
+    assert mask[:, :112].mean() < 5 and mask[:, 144:].mean() > 250
+    page.get_by_role("button", name="Erase").click()
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + box["height"], steps=4)
+    page.mouse.up()
+    assert marked(page)[:, 200:208].mean() < 5 and marked(page)[:, 150:180].mean() > 250
+
+
+def marked(page) -> np.ndarray:
+    """The mask as the page would send it."""
+    return np.asarray(read_mask(page.evaluate("window.stylecap.mask()")))
+
+
 def test_a_caption_its_words_and_other_words(tab, tmp_path):
     page = tab.page
     page.get_by_role("tab", name="Caption").click()
@@ -269,8 +323,13 @@ def test_a_batch_goes_on_without_a_page_and_names_what_failed(tab, tmp_path):
         write_photo(folder / f"photo{number}.png", (96, 72), seed=number)
     (folder / "broken.png").write_bytes(b"this is no picture")
     page.get_by_role("tab", name="Batch").click()
-    page.set_input_files("#batch-photos-directory input[type=file]", folder)
+    drop(page, "#batch-photos-directory", folder)
     expect(page.locator("#batch-photos-directory")).to_contain_text("broken")
+    for name in ("Stained glass", "Night swirls"):  # the second was chosen at first
+        page.get_by_role("button", name=name).click()
+    pressed = page.locator(".sc-many [aria-pressed=true]")
+    expect(pressed).to_have_count(1)
+    expect(pressed).to_have_text("Stained glass")
     small(page, "#batch-go", 64, 40)
     page.locator("#batch-go").click()
     expect(page.locator(".sc-batch")).to_contain_text("of 5 done")
@@ -283,7 +342,7 @@ def test_a_batch_goes_on_without_a_page_and_names_what_failed(tab, tmp_path):
     packed = download(again, "Download ZIP", tmp_path / "all.zip")
     shutil.unpack_archive(packed, tmp_path / "unpacked")
     names = sorted(path.name for path in (tmp_path / "unpacked").iterdir())
-    assert names == [*(f"photo{n}-night-swirls.png" for n in range(4)), "results.csv"]
+    assert names == [*(f"photo{n}-stained-glass.png" for n in range(4)), "results.csv"]
 
 
 def test_the_network_is_shown(tab, tmp_path):

@@ -9,11 +9,12 @@ from typing import Any
 import gradio as gr
 
 from stylecap.server.batches import DONE, FAILED, GOING, Batch
+from stylecap.style.builtin import STYLES
 
 from . import pieces
 from .context import Context
 from .inputs import many
-from .painting import Settings
+from .painting import Settings, style_tiles
 
 _LOOK_SECONDS = 2.0
 _FIRST_STYLES = ["night-swirls"]
@@ -26,13 +27,9 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
         with gr.Column(scale=5, min_width=320):
             pieces.panel(pieces.hint(words("batch.hint")))
             photos = many(words, "batch-photos")
-            styles = gr.Dropdown(
-                page.style_names(),
-                value=_FIRST_STYLES,
-                multiselect=True,
-                label=words("batch.styles"),
-                elem_id="batch-styles",
-            )
+            pieces.panel(pieces.hint(words("batch.styles.hint")))
+            styles = gr.State(_FIRST_STYLES)
+            gallery = pieces.panel(style_tiles(page, _FIRST_STYLES, many=True))
             own = gr.File(label=words("batch.own"), file_count="multiple", height=150)
             settings = Settings(page, start=False)
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
@@ -47,6 +44,11 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
         going = any(batch.state == GOING for batch in batches)
         text = "".join(_batch(page, batch) for batch in batches) or _empty(page)
         return [text, gr.Timer(active=going)]
+
+    def choose(chosen: list[str], event: gr.EventData) -> list[Any]:
+        name = event._data.get("style") if isinstance(event._data, dict) else None
+        now = [style for style in STYLES if (style in chosen) != (style == name)]
+        return [now, style_tiles(page, now, many=True)]
 
     def start(
         request: gr.Request,
@@ -63,7 +65,7 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
             manners += [site.given(owner, path) for path in own or ()]
             for key, given in (("need.photos", paths), ("need.style", manners)):
                 if not given:
-                    text = f'<p class="sc-alert" role="alert">{escape(words(key))}</p>'
+                    text = pieces.complaint(words(key))
                     return [text, gr.skip(), gr.skip()]
             _, options, _ = settings.read(owner, values)
             site.batches.start(owner, paths, manners, options)
@@ -87,13 +89,14 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
         api_name="start_batch",
         **private,
     )
+    gallery.click(choose, styles, [styles, gallery], queue=False, api_name="choose_many", **private)
     tab.select(look, None, [listed, timer], api_name="look_batches", queue=False, **private)
     timer.tick(look, None, [listed, timer], queue=False, **private)
     listed.click(act, None, [listed, timer], api_name="act_batch", queue=False, **private)
 
 
 def _empty(page: Context) -> str:
-    return f'<div class="sc-stage sc-empty"><p>{escape(page.words("batch.none"))}</p></div>'
+    return pieces.empty(page.words("batch.none"), page.words("batch.steps"))
 
 
 def _batch(page: Context, batch: Batch) -> str:
@@ -112,16 +115,21 @@ def _batch(page: Context, batch: Batch) -> str:
         f'loading="lazy"><span>{escape(each.output)}</span></a>'
         for each in done
     ]
-    wrong = "".join(
-        f"<li><strong>{escape(each.output)}</strong>: {escape(each.error)}</li>" for each in failed
-    )
+    # A photo that cannot be read fails in every style, for the same reason.
+    reasons = dict.fromkeys(each.error for each in failed)
+    wrong = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
     buttons = ""
     if done:
         address = page.link(batch.name, "all.zip", download=True)
         buttons += pieces.link(words("batch.zip"), address)
     if batch.state == GOING:
         buttons += pieces.button(words("batch.stop"), {"stop": batch.name}, "sc-button")
-    buttons += pieces.button(words("batch.remove"), {"remove": batch.name}, "sc-button")
+    buttons += pieces.button(
+        words("batch.remove"),
+        {"remove": batch.name},
+        "sc-button",
+        data_confirm=words("batch.remove.sure"),
+    )
     return (
         f'<section class="sc-batch"><progress max="1" value="{share:.3f}" '
         f'aria-label="{escape(parts[0])}"></progress><p>{escape(" · ".join(parts))}</p>'

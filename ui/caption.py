@@ -42,7 +42,7 @@ def caption_tab(page: Context) -> None:
                 files = many(words, "caption-files")
                 go_all = gr.Button(words("caption.folder.go"), elem_id="describe-all")
         with gr.Column(scale=7, min_width=320):
-            sentence = pieces.panel(_nothing(page), elem_id="sentence")
+            sentence = pieces.panel(pieces.empty(words("caption.empty")), elem_id="sentence")
             detail = pieces.panel(elem_id="word")
             others = pieces.panel(elem_id="others")
             alt = gr.Button(words("caption.alt"), visible=False, elem_id="alt")
@@ -53,7 +53,7 @@ def caption_tab(page: Context) -> None:
         try:
             given = site.given(page.owner(request), path)
             if given is None:
-                text = f'<p class="sc-alert" role="alert">{escape(words("need.photo"))}</p>'
+                text = pieces.complaint(words("need.photo"))
                 return [None, text, "", "", gr.update(visible=False), ""]
             options = controls.read(values)
 
@@ -117,7 +117,7 @@ def caption_tab(page: Context) -> None:
             paths = [*(files or ()), *(folder or ())]
             given = [Path(path) for path in paths if site.given(owner, path)]
             if not given:
-                yield f'<p class="sc-alert" role="alert">{escape(words("need.files"))}</p>'
+                yield pieces.complaint(words("need.files"))
                 return
             if len(given) > site.options.max_files:
                 raise InputError(
@@ -148,10 +148,6 @@ def caption_tab(page: Context) -> None:
     go_all.click(
         describe_all, [*files, *controls.components], listed, api_name="describe_all", **private
     )
-
-
-def _nothing(page: Context) -> str:
-    return f'<div class="sc-stage sc-empty"><p>{escape(page.words("caption.empty"))}</p></div>'
 
 
 def _shown(page: Context, found: Described, place: int | None = None) -> list[Any]:
@@ -216,7 +212,8 @@ def _others(page: Context, found: Described) -> str:
         for text, log_prob in found.caption.alternatives
     ]
     head = (words("caption.text"), words("caption.prob"))
-    return pieces.heading(words("caption.others")) + pieces.table(head, rows, numbers=(1,))
+    top = pieces.heading(words("caption.others")) + pieces.hint(words("caption.others.hint"))
+    return top + pieces.table(head, rows, numbers=(1,))
 
 
 def _rows(page: Context, rows: list[describing.Row], count: int) -> str:

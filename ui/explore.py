@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -44,10 +43,7 @@ def explore_tab(page: Context) -> None:
             )
             go = gr.Button(words("explore.go"), variant="primary", size="lg", elem_id="look")
         with gr.Column(scale=8, min_width=320):
-            shown = pieces.panel(
-                f'<div class="sc-stage sc-empty"><p>{escape(words("explore.empty"))}</p></div>',
-                elem_id="maps",
-            )
+            shown = pieces.panel(pieces.empty(words("explore.empty")), elem_id="maps")
     table = pieces.panel(_table(page, network), elem_id="layers")
 
     def choose(name: str) -> list[Any]:
@@ -59,7 +55,7 @@ def explore_tab(page: Context) -> None:
         try:
             given = site.given(page.owner(request), path)
             if given is None:
-                return f'<p class="sc-alert" role="alert">{escape(words("need.photo"))}</p>'
+                return pieces.complaint(words("need.photo"))
 
             def work() -> tuple[list[FeatureMap], list[Pooled]]:
                 backbone = site.backbone(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,7 +15,7 @@ from stylecap.server.painting import options_of_record
 
 from . import pieces
 from .context import Context
-from .painting import StyleTab, compared, outcome
+from .painting import StyleTab, commands, compared, outcome
 
 
 def history_tab(page: Context, tab: gr.Tab, tabs: gr.Tabs, style: StyleTab) -> None:
@@ -33,88 +32,90 @@ def history_tab(page: Context, tab: gr.Tab, tabs: gr.Tabs, style: StyleTab) -> N
     pieces.panel(pieces.hint(words("history.hint", hours=hours)))
     listed = pieces.panel(elem_id="history")
     opened = pieces.panel(elem_id="opened", elem_classes="sc-result")
-    with gr.Row():
-        again = gr.Button(words("history.again"), visible=False, elem_id="again")
-        delete = gr.Button(words("history.delete"), visible=False, elem_id="delete")
-        delete_all = gr.Button(words("history.delete.all"), elem_id="delete-all", variant="stop")
-    chosen = gr.State(None)
 
-    def show(request: gr.Request) -> list[Any]:
-        text = _list(page, page.owner(request), None)
-        hidden = gr.update(visible=False)
-        return [text, "", hidden, hidden, None]
+    def show(request: gr.Request) -> list[str]:
+        return [_list(page, page.owner(request)), ""]
 
-    def open_item(request: gr.Request, event: gr.EventData) -> list[Any]:
-        name = event._data.get("style") if isinstance(event._data, dict) else None
-        owner = page.owner(request)
+    def choose(request: gr.Request, event: gr.EventData) -> list[Any]:
+        owner, said = page.owner(request), _said(event)
+        if said.get("delete") == "all":
+            site.history.remove(owner)
+            return [*show(request)]
         try:
-            item = site.history.item(owner, str(name))
+            item = site.history.item(owner, str(said.get("style")))
         except StylecapError as error:
-            return [page.alert(error), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
-        seen = gr.update(visible=True)
-        return [gr.skip(), _item(page, owner, item), seen, seen, item.name]
+            return [gr.skip(), page.alert(error)]
+        return [gr.skip(), _item(page, owner, item)]
 
-    def use_again(request: gr.Request, name: str | None) -> list[Any]:
-        owner = page.owner(request)
+    def act(request: gr.Request, event: gr.EventData) -> list[Any]:
+        owner, said = page.owner(request), _said(event)
+        same = [gr.skip()] * (1 + len(style.restored))
+        if isinstance(said.get("delete"), str):
+            site.history.remove(owner, said["delete"])
+            return [*same, *show(request)]
         try:
-            path = site.history.path(owner, site.history.item(owner, str(name)), "result")
+            item = site.history.item(owner, str(said.get("again")))
+            path = site.history.path(owner, item, "result")
             if path is None:
                 raise InputError("this picture is no longer kept")
-            return [gr.Tabs(selected="style"), *style.restoring(owner, path), ""]
+            return [gr.Tabs(selected="style"), *style.restoring(owner, path), gr.skip(), ""]
         except StylecapError as error:
-            return [gr.skip(), *[gr.skip()] * len(style.restored), page.alert(error)]
+            return [*same, gr.skip(), page.alert(error)]
 
-    def remove(request: gr.Request, name: str | None) -> list[Any]:
-        if isinstance(name, str):
-            site.history.remove(page.owner(request), name)
-        return show(request)
-
-    def remove_all(request: gr.Request) -> list[Any]:
-        site.history.remove(page.owner(request))
-        return show(request)
-
-    outputs = [listed, opened, again, delete, chosen]
     private: dict[str, Any] = {
         "api_visibility": "private", "show_progress": "hidden", "queue": False
     }  # fmt: skip
-    tab.select(show, None, outputs, api_name="history", **private)
-    listed.click(open_item, None, outputs, api_name="open", **private)
-    again.click(use_again, chosen, [tabs, *style.restored, opened], api_name="again", **private)
-    delete.click(remove, chosen, outputs, api_name="delete", **private)
-    delete_all.click(remove_all, None, outputs, api_name="delete_all", **private)
+    tab.select(show, None, [listed, opened], api_name="history", **private)
+    listed.click(choose, None, [listed, opened], api_name="open", **private)
+    opened.click(act, None, [tabs, *style.restored, listed, opened], api_name="act", **private)
 
 
-def _list(page: Context, owner: str, chosen: str | None) -> str:
+def _said(event: gr.EventData) -> dict[str, Any]:
+    return event._data if isinstance(event._data, dict) else {}
+
+
+def _list(page: Context, owner: str) -> str:
+    words = page.words
     items = page.site.history.items(owner)
     if not items:
-        return pieces.hint(page.words("history.empty"))
+        return pieces.empty(words("history.empty"))
     entries = [(i.name, i.title, page.link(i.name, i.files["small"])) for i in items]
-    return pieces.tiles(entries, page.words("tab.history"), chosen)
+    delete = pieces.button(
+        words("history.delete.all"),
+        {"delete": "all"},
+        "sc-small",
+        data_confirm=words("history.delete.sure"),
+    )
+    return pieces.tiles(entries, words("tab.history")) + f'<div class="sc-actions">{delete}</div>'
 
 
 def _item(page: Context, owner: str, item: Item) -> str:
     words = page.words
-    width, height = _size(page, owner, item)
-    options = options_of_record(RunRecord.from_json(item.record))
+    record = RunRecord.from_json(item.record)
+    options = options_of_record(record)
     shown = {name: getattr(options, name) for name in ("size", "steps", "strength", "seed")}
     rows = [
         (words.option(name), ", ".join(map(str, v)) if isinstance(v, tuple) else str(v))
         for name, v in {**shown, **changed_options(options)}.items()
-        if name not in ("device", "precision")
     ]
-    head = (words("record"), "")
+    buttons = [
+        pieces.button(words("history.again"), {"again": item.name}, "sc-button sc-primary"),
+        pieces.button(words("history.delete"), {"delete": item.name}, "sc-button"),
+    ]
     return (
-        compared(page, item.name, (height, width))
-        + f"<h3 class='sc-heading'>{escape(item.title)}</h3>"
-        + pieces.notice(outcome(page, item))
-        + pieces.table(head, rows)
+        f'<div class="sc-item"><div>{compared(page, item, _size(page, owner, item))}</div><div>'
+        + pieces.heading(item.title)
+        + pieces.notice(outcome(page, record))
+        + pieces.table((words("record"), ""), rows)
+        + f'<div class="sc-actions">{"".join(buttons)}</div>'
+        + f'<div class="sc-about">{commands(page, record)}</div></div></div>'
     )
 
 
 def _size(page: Context, owner: str, item: Item) -> tuple[int, int]:
-    """(width, height) of an item."""
+    """(height, width) of an item."""
     path = page.site.history.path(owner, item, "before")
     if path is None:
-        return 4, 3
+        return 3, 4
     with Image.open(path) as picture:
-        return picture.size
+        return picture.height, picture.width

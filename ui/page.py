@@ -13,6 +13,7 @@ import gradio as gr
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 
+from stylecap.server.jobs import BATCH
 from stylecap.server.options import PageOptions
 from stylecap.server.site import Site, visitor
 from stylecap.server.web import frame
@@ -71,6 +72,7 @@ def create_app(options: PageOptions) -> FastAPI:
             theme=_theme(),
         )
     site.queue.submit("", "", site.warm_up)
+    site.queue.submit("", "", site.measure, lane=BATCH)
     site.batches.resume()
     return app
 
@@ -130,7 +132,7 @@ def _theme() -> Any:
         font=fonts,
         font_mono=["ui-monospace", "monospace"],
     )
-    # Gradio's own quiet texts are too pale to be read easily.
+    # Gradio's own quiet texts and buttons are too pale to be read easily.
     return theme.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
@@ -138,4 +140,6 @@ def _theme() -> Any:
         block_info_text_color_dark="*neutral_400",
         block_label_text_color="*neutral_700",
         block_title_text_color="*neutral_800",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,14 +12,19 @@ from typing import Any
 import gradio as gr
 
 from stylecap.errors import OptionError, StylecapError
+from stylecap.files import readable_size
+from stylecap.record import RunRecord
 from stylecap.server import faults
 from stylecap.server.commands import command_line, python_lines
 from stylecap.server.history import Item
 from stylecap.server.jobs import Job
 from stylecap.server.painting import (
+    MACHINES,
     PaintRequest,
     Restored,
     check_request,
+    expected,
+    options_of_record,
     paint,
     record_of,
     restore,
@@ -33,7 +38,6 @@ from .controls import Controls
 from .inputs import picture
 
 _SIMPLE = ("strength", "color", "size", "seed")
-_SERVERS = ("device", "precision")  # what is best on this machine is not the visitor's to choose
 _FIRST_STYLE = "night-swirls"
 
 
@@ -48,15 +52,17 @@ class Settings:
 
     def __init__(self, page: Context, *, extra: bool = False, start: bool = True) -> None:
         words, limits = page.words, page.site.options
-        chosen = default_preset(limits)
+        chosen = default_preset()
         most = {"size": limits.max_size, "steps": limits.max_steps}
         values = within_limits(PRESETS[chosen], limits)
+        self.first = StyleOptions(**values)
         self._page = page
         self.controls = Controls(StyleOptions, words, values, most)
         self.preset = gr.Radio(
             [(words(f"preset.{name}"), name) for name in PRESETS],
             value=chosen,
             label=words("preset"),
+            info=_presets(page),
             elem_classes="option-preset",
         )
         self.controls.add("strength", "color")
@@ -73,7 +79,7 @@ class Settings:
             self.more_files = gr.File(
                 label=words("more.own"), file_count="multiple", height=150, visible=extra
             )
-            left_out = [*_SERVERS, *(() if extra else ("blend",)), *(() if start else ("init",))]
+            left_out = [*MACHINES, *(() if extra else ("blend",)), *(() if start else ("init",))]
             self.controls.add_others(without=left_out)
             self.start = picture(words("init.picture"), visible=False, height=200)
         self.inputs = [
@@ -128,11 +134,17 @@ class Settings:
 
 
 class Result:
-    """Where a painting appears; must be made inside a layout."""
+    """Where a painting appears; must be made inside a layout.
 
-    def __init__(self, page: Context) -> None:
+    Args:
+        page: of which language.
+        steps: key of the words that say how one gets there.
+    """
+
+    def __init__(self, page: Context, steps: str = "result.steps") -> None:
         self._page = page
-        self.stage = pieces.panel(pieces.empty_stage(page.words), elem_classes="sc-result")
+        empty = pieces.empty(page.words("result.empty"), page.words(steps))
+        self.stage = pieces.panel(empty, elem_classes="sc-result")
         self.status = pieces.panel(elem_classes="sc-status")
         self.stop = gr.Button(page.words("stop"), visible=False, elem_classes="sc-stop")
         self.about = pieces.panel(elem_classes="sc-about")
@@ -158,7 +170,7 @@ class Result:
             else:
                 stage = same
             yield [stage, pieces.progress(words, job.progress, place), same, same, same]
-        yield self._end(job, asked)
+        yield self._end(job)
 
     def failure(self, error: BaseException) -> list[Any]:
         """Say that it did not work."""
@@ -166,10 +178,10 @@ class Result:
 
     def complaint(self, key: str) -> list[Any]:
         """Say what is missing."""
-        text = f'<p class="sc-alert" role="alert">{escape(self._page.words(key))}</p>'
+        text = pieces.complaint(self._page.words(key))
         return [gr.skip(), text, gr.update(visible=False), gr.skip(), _on()]
 
-    def _end(self, job: Job, asked: PaintRequest) -> list[Any]:
+    def _end(self, job: Job) -> list[Any]:
         page, words = self._page, self._page.words
         if job.error is not None:
             return self.failure(job.error)
@@ -177,54 +189,53 @@ class Result:
         if item is None:
             text = pieces.notice(words("state.cancelled"))
             return [gr.skip(), text, gr.update(visible=False), "", _on()]
-        stage = compared(page, item.name, job.found["size"])
-        status = pieces.notice(outcome(page, item))
-        about = _captions(page, job.found.get("captions", ())) + commands(page, asked)
+        record = RunRecord.from_json(item.record)
+        stage = compared(page, item, job.found["size"])
+        status = pieces.notice(outcome(page, record))
+        about = _captions(page, job.found.get("captions", ())) + commands(page, record)
         return [stage, status, gr.update(visible=False), about, _on()]
 
 
-def compared(page: Context, name: str, size: tuple[int, int]) -> str:
-    """A finished painting with its photo and its downloads."""
+def compared(page: Context, item: Item, size: tuple[int, int]) -> str:
+    """A finished painting of (height, width) with its photo and its downloads."""
     words = page.words
+    kinds = [("download.png", "result.png"), ("download.jpeg", "result.jpg")]
+    if "mask" in item.files:
+        kinds.append(("download.mask", item.files["mask"]))
     downloads = [
-        pieces.link(words("download.png"), page.link(name, "result.png", download=True)),
-        pieces.link(words("download.jpeg"), page.link(name, "result.jpg", download=True)),
+        pieces.link(words(key), page.link(item.name, file, download=True)) for key, file in kinds
     ]
-    before, after = page.link(name, "before.webp"), page.link(name, "result.png")
+    before, after = page.link(item.name, "before.webp"), page.link(item.name, "result.png")
     return pieces.compared(words, before, after, size, downloads)
 
 
-def outcome(page: Context, item: Item) -> str:
-    """How many steps a painting really took, from its record."""
-    words = page.words
-    record = json.loads(item.record)
-    result, steps = record["result"], record["options"]["steps"]
+def outcome(page: Context, record: RunRecord) -> str:
+    """How many steps a painting really took."""
+    words, result = page.words, record.result
     time = words.duration(result["seconds"])
     if result["stopped"]:
+        steps = record.options["steps"]
         return words("state.stopped", steps=result["steps"], of=steps, time=time)
     return words("state.done", steps=result["steps"], time=time)
 
 
-def commands(page: Context, asked: PaintRequest) -> str:
+def commands(page: Context, record: RunRecord) -> str:
     """The same painting from the command line and from Python, folded."""
     words = page.words
-    styles = [style if isinstance(style, str) else style.name for style in asked.styles]
-    if asked.keep_outside:
-        styles.append(asked.content.name)
-    start = asked.init_image.name if asked.init_image else None
-    mask = "mask.png" if asked.mask else None
-    given = (asked.content.name, styles, asked.options, start, mask)
-    return (
-        f"<details><summary>{escape(words('command'))}</summary>"
-        + "".join(
-            pieces.code(words(key), text, words("caption.copy"), words("caption.copied"))
-            for key, text in (
-                ("command.shell", command_line(*given)),
-                ("command.python", python_lines(*given)),
-            )
-        )
-        + "</details>"
+    names: dict[str, list[str]] = {"content": [], "style": [], "init": [], "mask": []}
+    for entry in record.inputs:
+        names[entry.role].append(entry.name.removeprefix("builtin:"))
+    start, mask = (next(iter(names[role]), None) for role in ("init", "mask"))
+    given = (names["content"][0], names["style"], options_of_record(record), start, mask)
+    lines = (
+        ("command.shell", command_line(*given)),
+        ("command.python", python_lines(*given)),
     )
+    shown = "".join(
+        pieces.code(words(key), text, words("caption.copy"), words("caption.copied"))
+        for key, text in lines
+    )
+    return f"<details><summary>{escape(words('command'))}</summary>{shown}</details>"
 
 
 def _captions(page: Context, captions: Sequence[str]) -> str:
@@ -266,11 +277,13 @@ class StyleTab:
         text = page.words("restored")
         if found.missing:
             text += " " + page.words("restored.missing", names=", ".join(found.missing))
+        if found.masked:
+            text += " " + page.words("restored.masked")
         content = gr.skip() if found.content is None else str(found.content)
         style, gallery = gr.skip(), gr.skip()
         if first:
             style = str(site.tile(first[0]) if isinstance(first[0], str) else first[0])
-            gallery = _tiles(page, first[0] if isinstance(first[0], str) else None)
+            gallery = style_tiles(page, [str(name) for name in first])
         return [content, style, gallery, *self.settings.show(found, more), pieces.notice(text)]
 
 
@@ -285,11 +298,15 @@ def style_tab(page: Context) -> StyleTab:
                 style = picture(
                     words("style"), height=230, min_width=140, elem_id="style", value=first
                 )
-            gallery = pieces.panel(_tiles(page, _FIRST_STYLE), elem_id="styles")
+            pieces.panel(pieces.hint(words("styles.hint")))
+            gallery = pieces.panel(style_tiles(page, [_FIRST_STYLE]), elem_id="styles")
             settings = Settings(page, extra=True)
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
             go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint")
+            forecast = pieces.panel(elem_id="expected")
             result = Result(page)
+    _listen_for_changes(page, forecast, photo, settings)
+    site.prepare(_FIRST_STYLE, settings.first)
     tab = StyleTab([photo, style, gallery, *settings.inputs, result.status], settings, page)
 
     async def start(
@@ -309,12 +326,15 @@ def style_tab(page: Context) -> StyleTab:
         except Exception as error:
             yield result.failure(error)
 
-    def choose(event: gr.EventData) -> Any:
+    def choose(event: gr.EventData, *values: Any) -> Any:
         name = event._data.get("style") if isinstance(event._data, dict) else None
         try:
-            return str(site.tile(str(name)))
+            tile = str(site.tile(str(name)))
         except StylecapError:
             return gr.skip()
+        with suppress(StylecapError):  # a setting that cannot be used is told when it is
+            site.prepare(str(name), settings.controls.read(values))
+        return tile
 
     def bring_back(request: gr.Request, path: str | None) -> list[Any]:
         nothing = [gr.skip()] * len(tab.restored)
@@ -338,11 +358,53 @@ def style_tab(page: Context) -> StyleTab:
         api_name="paint",
     )
     listen_for_stop(page, result.stop)
-    gallery.click(choose, None, style, queue=False, api_visibility="private", api_name="choose")
-    style.upload(lambda: _tiles(page, None), None, gallery, queue=False, api_visibility="private")
-    style.clear(lambda: _tiles(page, None), None, gallery, queue=False, api_visibility="private")
+    gallery.click(
+        choose,
+        settings.controls.components,
+        style,
+        queue=False,
+        api_visibility="private",
+        api_name="choose",
+    )
+    style.upload(
+        lambda: style_tiles(page, []), None, gallery, queue=False, api_visibility="private"
+    )
+    style.clear(lambda: style_tiles(page, []), None, gallery, queue=False, api_visibility="private")
     photo.upload(bring_back, photo, tab.restored, api_visibility="private", api_name="bring_back")
     return tab
+
+
+def _listen_for_changes(page: Context, forecast: Any, photo: Any, settings: Settings) -> None:
+    """Say beside the button what the painting will take, whenever that changes."""
+
+    def forecast_for(request: gr.Request, photo: str | None, *values: Any) -> str:
+        try:
+            owner = page.owner(request)
+            content = page.site.given(owner, photo)
+            if content is None:
+                return ""
+            more, options, _ = settings.read(owner, values)
+            found = expected(content, 1 + len(more), options, page.site)
+        except StylecapError:  # pressing the button will say what is wrong
+            return ""
+        if found is None:
+            return ""
+        time, memory = page.words.duration(found.seconds), readable_size(found.memory_bytes)
+        return pieces.hint(page.words("expected", time=time, memory=memory))
+
+    changing = ("size", "steps", "scales", "style_scale", "backbone", "optimizer")
+    named = settings.controls.by_name
+    gr.on(
+        [photo.change, *(named[name].change for name in changing)],
+        forecast_for,
+        [photo, *settings.inputs],
+        forecast,
+        queue=False,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        api_visibility="private",
+        api_name="expect",
+    )
 
 
 def listen_for_stop(page: Context, stop: gr.Button) -> None:
@@ -361,12 +423,23 @@ def _as_style(page: Context, owner: str, path: str) -> str | Path:
     return given.stem if given.parent == page.site.history.shared else given
 
 
-def _tiles(page: Context, chosen: str | None) -> str:
+def style_tiles(page: Context, chosen: Collection[str], *, many: bool = False) -> str:
+    """The built-in styles, to choose one or many."""
     entries = [
         (name, text, f"{page.site.options.root_path}/tiles/{name}.webp")
         for text, name in page.style_names()
     ]
-    return pieces.tiles(entries, page.words("styles.builtin"), chosen)
+    return pieces.tiles(entries, page.words("styles.builtin"), chosen, many=many)
+
+
+def _presets(page: Context) -> str:
+    """What the presets stand for, within the page's limits."""
+    parts = []
+    for name, preset in PRESETS.items():
+        options = StyleOptions(**within_limits(preset, page.site.options))
+        values = {"name": page.words(f"preset.{name}"), "size": options.size}
+        parts.append(page.words("preset.info", **values, steps=options.steps))
+    return " · ".join(parts)
 
 
 def _on() -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -55,9 +55,14 @@ def alert(words: Words, fault: Fault) -> str:
     return f'<p class="sc-alert" role="alert">{text} <small>{number}</small></p>'
 
 
-def hint(text: str, *, kind: str = "sc-hint") -> str:
+def complaint(text: str) -> str:
+    """A sentence that says what is missing."""
+    return f'<p class="sc-alert" role="alert">{escape(text)}</p>'
+
+
+def hint(text: str) -> str:
     """A quiet sentence."""
-    return f'<p class="{kind}">{escape(text)}</p>'
+    return f'<p class="sc-hint">{escape(text)}</p>'
 
 
 def notice(text: str) -> str:
@@ -96,12 +101,10 @@ def stage(words: Words, address: str, size: tuple[int, int]) -> str:
     )
 
 
-def empty_stage(words: Words) -> str:
-    """Where the painting will be."""
-    return (
-        f'<div class="sc-stage sc-empty"><p>{escape(words("result.empty"))}</p>'
-        f"<p>{escape(words('result.steps'))}</p></div>"
-    )
+def empty(*lines: str) -> str:
+    """A place where something will be, and how it gets there."""
+    said = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f'<div class="sc-stage sc-empty">{said}</div>'
 
 
 def compared(
@@ -121,21 +124,31 @@ def compared(
     )
 
 
-def tiles(entries: Iterable[tuple[str, str, str]], label: str, chosen: str | None = None) -> str:
-    """Small pictures to choose one of.
+def tiles(
+    entries: Iterable[tuple[str, str, str]],
+    label: str,
+    chosen: Collection[str] = (),
+    *,
+    many: bool = False,
+) -> str:
+    """Small pictures to choose from.
 
     Args:
         entries: (name, text, address of the picture).
         label: of the whole group.
-        chosen: name of the one that is pressed.
+        chosen: names of those that are pressed.
+        many: whether more than one can be.
     """
     made = [
-        f'<button type="button" aria-pressed="{str(name == chosen).lower()}" '
+        f'<button type="button" aria-pressed="{str(name in chosen).lower()}" '
         f'data-say="{escape(json.dumps({"style": name}))}">'
         f'<img src="{escape(address)}" alt="" loading="lazy"><span>{escape(text)}</span></button>'
         for name, text, address in entries
     ]
-    return f'<div class="sc-tiles" role="group" aria-label="{escape(label)}">{"".join(made)}</div>'
+    return (
+        f'<div class="sc-tiles{" sc-many" * many}" role="group" aria-label="{escape(label)}">'
+        f"{''.join(made)}</div>"
+    )
 
 
 def table(

@@ -1,4 +1,4 @@
-"""The tab Regions: a mask is painted on the photo, and a style chosen for inside and outside."""
+"""The tab Regions: a part of the photo is marked, with a style inside and one outside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from stylecap.server.painting import PaintRequest, keep_seen, read_mask
+from stylecap.server.painting import PaintRequest
+from stylecap.server.regions import COUNTS, SEEN, keep_seen, propose, read_mask
 
 from . import pieces
 from .context import Context
@@ -25,14 +26,15 @@ def regions_tab(page: Context) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320):
             photo = picture(words("photo"), height=150, elem_id="regions-photo")
-            canvas = pieces.panel(mask_canvas(words, None), elem_id="mask")
+            canvas = pieces.panel(pieces.hint(words("regions.hint")), elem_id="mask")
+            told = pieces.panel()
             drawn = gr.Textbox(visible="hidden", elem_id="drawn", label="mask")
-            with gr.Row(elem_classes="sc-pair"):
-                with gr.Column(min_width=140):
+            with gr.Row():
+                with gr.Column(min_width=200):
                     inside, inside_own = _choice(
                         page, "regions.inside", [*page.style_names(), own], "stained-glass"
                     )
-                with gr.Column(min_width=140):
+                with gr.Column(min_width=200):
                     keep = (words("regions.keep"), _KEEP)
                     outside, outside_own = _choice(
                         page, "regions.outside", [keep, *page.style_names(), own], _KEEP
@@ -40,18 +42,30 @@ def regions_tab(page: Context) -> None:
             settings = Settings(page)
         with gr.Column(scale=7, min_width=320, elem_classes="sc-sticky"):
             go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint-regions")
-            result = Result(page)
+            result = Result(page, "regions.steps")
 
-    async def show_photo(request: gr.Request, path: str | None) -> str:
+    async def show_photo(request: gr.Request, path: str | None) -> list[str]:
         try:
             owner = page.owner(request)
             given = site.given(owner, path)
             if given is None:
-                return mask_canvas(words, None)
+                return [pieces.hint(words("regions.hint")), ""]
             name = await page.quickly(request, lambda: keep_seen(site, owner, given))
-            return mask_canvas(words, page.link(name, "seen.webp"))
+            return [_canvas(page, name), ""]
         except Exception as error:
-            return page.alert(error)
+            return [pieces.hint(words("regions.hint")), page.alert(error)]
+
+    async def divide(request: gr.Request, event: gr.EventData) -> list[Any]:
+        said = event._data if isinstance(event._data, dict) else {}
+        name, count = said.get("divide"), said.get("count")
+        if not isinstance(name, str) or count not in COUNTS:
+            return [gr.skip(), gr.skip()]
+        try:
+            owner = page.owner(request)
+            labels = await page.quickly(request, lambda: propose(site, owner, name, count))
+            return [_canvas(page, name, labels, count), ""]
+        except Exception as error:
+            return [gr.skip(), page.alert(error)]
 
     async def start(
         request: gr.Request,
@@ -88,7 +102,9 @@ def regions_tab(page: Context) -> None:
         except Exception as error:
             yield result.failure(error)
 
-    photo.change(show_photo, photo, canvas, show_progress="hidden", api_visibility="private")
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+    photo.change(show_photo, photo, [canvas, told], api_name="show_photo", **private)
+    canvas.click(divide, None, [canvas, told], api_name="divide", **private)
     go.click(
         start,
         [photo, drawn, inside, inside_own, outside, outside_own, *settings.inputs],
@@ -103,20 +119,45 @@ def regions_tab(page: Context) -> None:
     listen_for_stop(page, result.stop)
 
 
-def mask_canvas(words: Any, address: str | None) -> str:
-    """Where a mask is painted over a photo; ``page.js`` brings it to life."""
-    if address is None:
-        return pieces.hint(words("regions.hint"))
+def _canvas(page: Context, name: str, labels: str = "", count: int = 0) -> str:
+    """Where a mask is painted over a photo; ``page.js`` brings it to life.
+
+    Args:
+        page: of which language.
+        name: of the folder with the photo.
+        labels: file with the regions that were found in it.
+        count: of those regions.
+    """
+    words = page.words
+    regions = f' data-regions="{escape(page.link(name, labels))}"' if labels else ""
     tools = "".join(
         f'<button type="button" class="sc-small" data-mask="{action}">'
         f"{escape(words(f'mask.{action}'))}</button>"
-        for action in ("undo", "clear", "invert")
+        for action in ("erase", "undo", "clear", "invert")
+    )
+    numbers = "".join(
+        pieces.button(
+            str(number),
+            {"divide": name, "count": number},
+            "sc-small",
+            aria_label=words("regions.count", n=number),
+            aria_pressed=str(number == count).lower(),
+        )
+        for number in COUNTS
+    )
+    chips = "".join(
+        f'<button type="button" data-region="{n}" aria-pressed="false"><canvas></canvas>'
+        f"<span>{escape(words('regions.one', n=n + 1))}</span></button>"
+        for n in range(count)
     )
     return (
         f"{pieces.hint(words('regions.hint'))}"
-        f'<div class="sc-mask" data-photo="{escape(address)}">'
+        f'<div class="sc-mask" data-photo="{escape(page.link(name, SEEN))}"{regions}>'
         f'<canvas tabindex="0" role="img" aria-label="{escape(words("mask.canvas"))}"></canvas>'
-        f"<label>{escape(words('mask.brush'))}"
+        f'<div role="group" aria-label="{escape(words("regions.find"))}">'
+        f"<span>{escape(words('regions.find'))}</span>{numbers}</div>"
+        + (f'<div class="sc-chips" role="group">{chips}</div>' if chips else "")
+        + f"<label>{escape(words('mask.brush'))}"
         '<input type="range" min="2" max="30" value="10" data-mask="brush"></label>'
         f"<div>{tools}</div></div>"
     )

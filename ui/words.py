@@ -19,7 +19,6 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     ),
     "language": ("Language", "언어"),
     "dark": ("Light or dark", "밝게 / 어둡게"),
-    "loading": ("One moment ...", "잠시만요 …"),
     # tabs
     "tab.style": ("Style", "스타일"),
     "tab.regions": ("Regions", "영역"),
@@ -32,15 +31,20 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "style": ("Style", "스타일"),
     "styles.builtin": ("Built-in styles", "기본 스타일"),
     "styles.hint": (
-        "Choose one, or add a picture of yours above.",
-        "하나를 고르거나, 위에 직접 그림을 넣으세요.",
+        "Choose a style, or add a picture of yours as the style above.",
+        "스타일을 고르거나, 위의 스타일 칸에 내 그림을 넣으세요.",
     ),
     "paint": ("Paint", "그리기"),
+    "expected": (
+        "About {time} at most, and {memory} of memory",
+        "최대 약 {time}, 메모리 약 {memory}",
+    ),
     "stop": ("Stop and keep the picture so far", "멈추고 지금까지의 그림 저장"),
     "preset": ("Quality", "품질"),
     "preset.draft": ("Draft", "초안"),
     "preset.balanced": ("Balanced", "보통"),
     "preset.fine": ("Fine", "고급"),
+    "preset.info": ("{name} {size} px, {steps} steps", "{name} {size}px {steps}단계"),
     "more": ("All settings", "모든 설정"),
     "more.styles": ("More styles, mixed with the one above", "위 스타일과 섞을 다른 스타일"),
     "more.styles.info": (
@@ -66,12 +70,13 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     ),
     "fullscreen": ("Full screen", "전체 화면"),
     "download.png": ("Download PNG", "PNG 내려받기"),
+    "download.mask": ("Download mask", "마스크 내려받기"),
     "download.jpeg": ("Download JPEG", "JPEG 내려받기"),
     "caption.before": ("The photo", "사진"),
     "caption.after": ("The painting", "그림"),
     "caption.heading": (
-        "What the captioner reads in them",
-        "설명 모델이 본 내용",
+        "Does it still show the same? What the captioner reads",
+        "여전히 같은 장면인가요? 설명 모델이 읽은 내용",
     ),
     "command": ("Show command", "명령어 보기"),
     "command.shell": ("On the command line", "명령줄"),
@@ -80,7 +85,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "many.multiple": ("Pictures", "그림 파일"),
     "many.directory": ("A whole folder", "폴더 전체"),
     # its progress
-    "state.waiting": ("{place} before you. Your place is kept.", "앞에 {place}개가 있습니다."),
+    "state.waiting": (
+        "Waiting: {place} before you. It begins by itself.",
+        "대기 중: 앞에 {place}개가 있습니다. 차례가 되면 시작합니다.",
+    ),
     "state.starting": ("Starting ...", "시작하는 중 …"),
     "state.running": (
         "Step {step} of {steps}",
@@ -96,7 +104,6 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "{of}단계 중 {steps}단계에서 멈춤, {time}. 지금까지의 그림을 저장했습니다.",
     ),
     "state.cancelled": ("Stopped before it began.", "시작하기 전에 멈췄습니다."),
-    "state.working": ("Working ...", "처리 중 …"),
     "seconds": ("{n} s", "{n}초"),
     "minutes": ("{n} min", "{n}분"),
     # faults
@@ -132,7 +139,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "Choose a built-in style, or add a picture of yours.",
         "기본 스타일을 고르거나 직접 그림을 넣어 주세요.",
     ),
-    "need.mask": ("Paint over a part of the photo first.", "먼저 사진 위에 영역을 칠해 주세요."),
+    "need.mask": (
+        "Paint over a part of the photo, or choose a region, first.",
+        "먼저 사진의 일부를 칠하거나 영역을 골라 주세요.",
+    ),
     # restoring
     "restored": (
         "This picture was painted by stylecap: its settings are back.",
@@ -142,11 +152,23 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "No longer here, please add again: {names}.",
         "더 이상 없으니 다시 넣어 주세요: {names}.",
     ),
+    "restored.masked": (
+        "It was painted in regions: to paint it so again, mark them in the tab Regions.",
+        "영역별로 그린 그림입니다. 다시 그리려면 '영역' 탭에서 영역을 표시하세요.",
+    ),
     # regions
     "regions.hint": (
-        "Paint over what should get the first style. The rest gets the second one.",
-        "첫 번째 스타일로 그릴 부분을 칠하세요. 나머지는 두 번째 스타일로 그립니다.",
+        "Paint over a part of the photo, or have regions found and click on those that you want. "
+        "What is tinted is inside.",
+        "사진의 일부를 칠하거나, 영역을 찾은 뒤 원하는 영역을 누르세요. 색이 덮인 곳이 안쪽입니다.",
     ),
+    "regions.steps": (
+        "Add a photo · mark a part of it · choose styles · press Paint",
+        "사진 넣기 · 일부 표시하기 · 스타일 고르기 · 그리기 누르기",
+    ),
+    "regions.find": ("Find regions in the photo:", "사진에서 영역 찾기:"),
+    "regions.count": ("{n} regions", "영역 {n}개"),
+    "regions.one": ("Region {n}", "영역 {n}"),
     "regions.inside": ("Style inside", "안쪽 스타일"),
     "regions.outside": ("Style outside", "바깥쪽 스타일"),
     "regions.inside.own": ("Own picture for inside", "안쪽에 쓸 내 그림"),
@@ -158,8 +180,9 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "사진. 마우스나 손가락으로 칠하거나, 화살표 키로 움직이며 스페이스를 누르세요.",
     ),
     "mask.brush": ("Brush", "붓 크기"),
+    "mask.erase": ("Erase", "지우개"),
     "mask.undo": ("Undo", "되돌리기"),
-    "mask.clear": ("Clear", "지우기"),
+    "mask.clear": ("Clear all", "모두 지우기"),
     "mask.invert": ("Swap inside and outside", "안팎 바꾸기"),
     # captions
     "describe": ("Describe", "설명하기"),
@@ -176,7 +199,11 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "Press one, and the rest of the sentence is found again.",
         "하나를 누르면 나머지 문장을 다시 만듭니다.",
     ),
-    "caption.others": ("Other sentences", "다른 문장"),
+    "caption.others": ("The best sentences", "가장 좋은 문장"),
+    "caption.others.hint": (
+        "In the order of their score, which does not count long sentences as worse.",
+        "점수 순서입니다. 점수는 긴 문장을 불리하게 세지 않습니다.",
+    ),
     "caption.prob": ("Probability", "확률"),
     "caption.text": ("Sentence", "문장"),
     "caption.copy": ("Copy", "복사"),
@@ -201,10 +228,11 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "caption.folder.go": ("Describe all", "모두 설명하기"),
     "caption.folder.csv": ("Download the table as CSV", "표를 CSV로 내려받기"),
     "caption.file": ("Picture", "그림"),
-    "caption.problem": ("Problem", "문제"),
     # batches
-    "batch.photos": ("Photos", "사진"),
-    "batch.styles": ("Built-in styles", "기본 스타일"),
+    "batch.styles.hint": (
+        "Choose one or more styles, or add pictures of yours below.",
+        "스타일을 하나 이상 고르거나, 아래에 내 그림을 넣으세요.",
+    ),
     "batch.own": ("Style pictures of yours", "내 스타일 그림"),
     "batch.go": ("Paint them all", "모두 그리기"),
     "batch.hint": (
@@ -212,7 +240,11 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "come back to find it here.",
         "모든 사진을 모든 스타일로 그립니다. 페이지를 닫아도 계속되며, 다시 오면 여기에 있습니다.",
     ),
-    "batch.none": ("No batch yet.", "아직 없습니다."),
+    "batch.none": ("Your paintings will appear here.", "그림이 여기에 나타납니다."),
+    "batch.steps": (
+        "Add photos · choose styles · press Paint them all",
+        "사진 넣기 · 스타일 고르기 · 모두 그리기 누르기",
+    ),
     "batch.waiting": ("Waiting for its turn", "차례를 기다리는 중"),
     "batch.running": ("Painting", "그리는 중"),
     "batch.done": ("Done", "완료"),
@@ -220,10 +252,13 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "batch.failed": ("Failed", "실패"),
     "batch.count": ("{done} of {all} done", "{all}개 중 {done}개 완료"),
     "batch.failures": ("{n} failed", "{n}개 실패"),
-    "batch.left": ("about {left} left", "약 {left} 남음"),
     "batch.zip": ("Download ZIP", "ZIP 내려받기"),
     "batch.stop": ("Stop", "멈추기"),
     "batch.remove": ("Delete", "삭제"),
+    "batch.remove.sure": (
+        "Delete this batch and all its pictures?",
+        "이 작업과 그림을 모두 삭제할까요?",
+    ),
     "need.photos": ("Add photos first.", "먼저 사진을 넣어 주세요."),
     "need.files": ("Add pictures first.", "먼저 그림을 넣어 주세요."),
     # explore
@@ -267,8 +302,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "history.again": ("Use these settings again", "이 설정 다시 쓰기"),
     "history.delete": ("Delete", "삭제"),
     "history.delete.all": ("Delete all my pictures", "내 그림 모두 삭제"),
-    "history.open": ("Open", "열기"),
-    "history.deleted": ("Deleted.", "삭제했습니다."),
+    "history.delete.sure": (
+        "Delete all pictures and batches of this browser? They cannot be brought back.",
+        "이 브라우저의 그림과 작업을 모두 삭제할까요? 되돌릴 수 없습니다.",
+    ),
     # options of painting
     "option.size": ("Long side, px", "긴 변 (px)"),
     "option.steps": ("Steps", "단계 수"),
@@ -277,6 +314,10 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "option.style_scale": ("Size of the strokes", "붓질 크기"),
     "option.seed": ("Seed", "시드"),
     "option.blend": ("Weights of the styles", "스타일별 비중"),
+    "option.early_stopping": (
+        "Stop when nothing visible changes",
+        "눈에 띄는 변화가 없으면 멈춤",
+    ),
     "option.init": ("Start from", "시작 그림"),
     "option.scales": ("Sizes from coarse to fine", "거친 것부터 고운 것까지의 크기 수"),
     "option.objective": ("Objective", "목적 함수"),
@@ -291,10 +332,23 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "option.optimizer": ("Optimiser", "최적화 방법"),
     "option.learning_rate": ("Learning rate of Adam", "Adam 학습률"),
     "option.color_method": ("How colours are matched", "색을 맞추는 방법"),
+    "help.backbone": ("What the picture is seen with", "그림을 보는 신경망"),
+    "help.color_method": ("For colours 'In between'", "색을 '중간'으로 했을 때 쓰입니다"),
+    "help.content_weight": ("For the objective gatys", "목적 함수 gatys에서 쓰입니다"),
+    "help.optimizer": (
+        "lbfgs needs fewer steps, adam less memory",
+        "lbfgs는 단계가, adam은 메모리가 적게 듭니다",
+    ),
+    "help.pooling": ("Average looks smoother", "average가 더 부드럽습니다"),
     "help.size": ("", ""),
     "help.strength": ("0 keeps the photo, 1 is all style", "0은 사진 그대로, 1은 스타일만"),
     "help.color": ("", ""),
     "help.seed": ("", ""),
+    "help.style_weight": ("For the objective gatys", "목적 함수 gatys에서 쓰입니다"),
+    "help.tv_weight": (
+        "Makes neighbouring pixels more alike",
+        "이웃한 화소를 더 비슷하게 합니다",
+    ),
     "help.init": ("", ""),
     "help.blend": (
         "Numbers with commas between them, such as 2, 1; empty for equal",
@@ -337,20 +391,14 @@ _TABLE: Mapping[str, tuple[str, str]] = {
 # Help in Korean, where the option's own (English) help should be shown in English.
 _KOREAN_HELP: Mapping[str, str] = {
     "steps": "모든 크기에 고르게 나눕니다",
+    "early_stopping": "크기마다 따로 봅니다",
     "style_scale": "결과의 긴 변에 대한 스타일 긴 변의 비율",
     "scales": "크기는 매번 두 배가 됩니다",
     "objective": "relative: 강도 하나로 조절, gatys: 논문의 식과 가중치",
-    "content_weight": "목적 함수 gatys에서 쓰입니다",
-    "style_weight": "목적 함수 gatys에서 쓰입니다",
-    "tv_weight": "이웃한 화소의 차이를 줄입니다",
-    "backbone": "특징을 뽑는 신경망",
     "content_layers": "비우면 보통 쓰는 층",
     "style_layers": "비우면 보통 쓰는 층",
     "layer_weights": "층마다 하나씩, 비우면 모두 1",
-    "pooling": "신경망의 풀링 방식",
-    "optimizer": "그림을 고쳐 가는 방법",
     "learning_rate": "화소 값 범위를 1로 본 보폭",
-    "color_method": "색을 '중간'으로 했을 때 쓰입니다",
     "method": "단어를 고르는 방법",
     "beam": "빔 탐색이 유지하는 후보 수",
     "alternatives": "보여 줄 문장 수",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from stylecap.batch.executors import Executor, InProcess, Processes
+from stylecap.batch.groups import grouped
 from stylecap.batch.jobs import Job, check_jobs, is_builtin
 from stylecap.batch.journal import Journal, Row, asked_of, is_disk_full
 from stylecap.batch.options import BatchOptions
@@ -27,6 +29,7 @@ from stylecap.weights import find_weights
 OnEvent = Callable[[JobEvent], None]
 
 _WHERE_ONLY = ("device",)  # options that say where, and not what
+_TOGETHER = 16  # pictures in a batch on a GPU, at most
 
 
 def run(
@@ -98,7 +101,9 @@ def run(
             batch.enqueue(todo)
             if todo and not stop():
                 executor = _executor(todo, options, journal)
-                with closing(executor.paint(map(batch.task, todo), batch.report, stop)) as outcomes:
+                groups = grouped(todo, _together(options, executor, len(todo)))
+                tasks = ([batch.task(job) for job in group] for group in groups)
+                with closing(executor.paint(tasks, batch.report, stop)) as outcomes:
                     for outcome in outcomes:
                         if outcome.status != "stopped":
                             result = batch.finish(outcome)
@@ -327,12 +332,12 @@ def _executor(jobs: Sequence[Job], options: BatchOptions, journal: Journal) -> E
         return RayCluster(
             PainterSettings(**settings), options.workers, options.ray_address, options.retries
         )
-    for device in {job.options.device for job in jobs}:
-        Runtime.choose(device, "float32")
+    devices = {Runtime.choose(job.options.device, "float32").device for job in jobs}
+    on_gpu = devices != {"cpu"}
     gpus = torch.cuda.device_count()
     workers = min(options.workers or max(1, gpus), len(jobs))
     if workers == 1:
-        return InProcess(PainterSettings(**settings))
+        return InProcess(PainterSettings(**settings), on_gpu)
     threads = max(1, torch.get_num_threads() // workers)
     return Processes(
         [
@@ -341,8 +346,17 @@ def _executor(jobs: Sequence[Job], options: BatchOptions, journal: Journal) -> E
             )
             for number in range(workers)
         ],
+        on_gpu,
         options.retries,
     )
+
+
+def _together(options: BatchOptions, executor: Executor, jobs: int) -> int:
+    """How many jobs are handed out together; painters split what does not fit into memory."""
+    if options.together is not None:
+        return options.together
+    # On a CPU a batch is no faster; and every worker should get its share.
+    return min(_TOGETHER, math.ceil(jobs / executor.workers)) if executor.on_gpu else 1
 
 
 def _cpu_precision(jobs: Sequence[Job], journal: Journal) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -19,6 +19,9 @@ from typing import Protocol
 from stylecap.batch.painter import Outcome, Painter, PainterSettings, Task
 from stylecap.progress import Progress, ShouldStop
 
+#: Tasks that may be painted together.
+Group = Sequence[Task]
+
 #: Told (task, number of the worker, progress) when a task starts, with None, and steps.
 Report = Callable[[Task, int, Progress | None], None]
 
@@ -27,10 +30,18 @@ _PATIENCE_SECONDS = 5.0  # for a process whose pipe ended to end too
 
 
 class Executor(Protocol):
-    """Paints tasks, in any order."""
+    """Paints groups of tasks, in any order.
+
+    Attributes:
+        workers: groups that it paints at the same time.
+        on_gpu: whether it paints on something faster than a CPU.
+    """
+
+    workers: int
+    on_gpu: bool
 
     def paint(
-        self, tasks: Iterable[Task], report: Report, should_stop: ShouldStop
+        self, groups: Iterable[Group], report: Report, should_stop: ShouldStop
     ) -> Generator[Outcome]:
         """Paint them all; a stop ends it early, with running tasks stopped at a checkpoint.
 
@@ -41,43 +52,47 @@ class Executor(Protocol):
 class InProcess:
     """One painter, here."""
 
-    def __init__(self, settings: PainterSettings) -> None:
+    def __init__(self, settings: PainterSettings, on_gpu: bool) -> None:
         """Load nothing yet."""
+        self.workers = 1
+        self.on_gpu = on_gpu
         self._painter = Painter(settings)
 
     def paint(
-        self, tasks: Iterable[Task], report: Report, should_stop: ShouldStop
+        self, groups: Iterable[Group], report: Report, should_stop: ShouldStop
     ) -> Generator[Outcome]:
         """As `Executor.paint`."""
-        for task in tasks:
+        for group in groups:
             if should_stop():
                 return
-            report(task, 0, None)
-            yield self._painter.paint(task, _reporter(report, task), should_stop)
-
-
-def _reporter(report: Report, task: Task) -> Callable[[Progress], None]:
-    return lambda progress: report(task, 0, progress)
+            for task in group:
+                report(task, 0, None)
+            yield from self._painter.paint(
+                group, lambda task, progress: report(task, 0, progress), should_stop
+            )
 
 
 class Processes:
     """Spawned processes, each with its own painter; one that dies is replaced."""
 
-    def __init__(self, settings: list[PainterSettings], retries: int) -> None:
+    def __init__(self, settings: list[PainterSettings], on_gpu: bool, retries: int) -> None:
         """Start nothing yet.
 
         Args:
             settings: one for each process.
+            on_gpu: whether they paint on something faster than a CPU.
             retries: how often a task is tried again after its process died.
         """
+        self.workers = len(settings)
+        self.on_gpu = on_gpu
         self._settings = settings
         self._retries = retries
 
     def paint(
-        self, tasks: Iterable[Task], report: Report, should_stop: ShouldStop
+        self, groups: Iterable[Group], report: Report, should_stop: ShouldStop
     ) -> Generator[Outcome]:
         """As `Executor.paint`."""
-        waiting = Waiting(tasks, self._retries)
+        waiting = Waiting(groups, self._retries)
         idle = deque(_Worker(number, each) for number, each in enumerate(self._settings))
         busy: dict[Connection, _Worker] = {}
         stopping = False
@@ -87,56 +102,63 @@ class Processes:
                     stopping = True
                     for worker in busy.values():
                         worker.stop()
-                while idle and not stopping and (task := waiting.next()) is not None:
+                while idle and not stopping and (group := waiting.next()) is not None:
                     worker = idle.popleft()
-                    report(task, worker.number, None)
-                    busy[worker.begin(task)] = worker
+                    for task in group:
+                        report(task, worker.number, None)
+                    busy[worker.begin(group)] = worker
                 if not busy:
                     return
                 for connection in wait(list(busy), _LOOK_SECONDS):
                     assert isinstance(connection, Connection)
                     worker = busy[connection]
                     said = worker.hear()
-                    if isinstance(said, Progress):
-                        report(worker.task, worker.number, said)
-                        continue
-                    del busy[connection]
-                    idle.append(worker)
-                    if said is None and not stopping:
-                        said = waiting.again(worker.task, worker.last_words)
-                    if said is not None:
+                    if isinstance(said, Outcome):
                         yield said
+                    elif said is not None:
+                        task, progress = said
+                        report(task, worker.number, progress)
+                        continue
+                    elif not stopping:
+                        yield from waiting.again(worker.tasks, worker.last_words)
+                    if said is None or not worker.tasks:
+                        del busy[connection]
+                        idle.append(worker)
         finally:
             for worker in (*busy.values(), *idle):
                 worker.end()
 
 
 class Waiting:
-    """Tasks not yet handed out, and those to be tried again first."""
+    """Groups not yet handed out, and tasks to be tried again first."""
 
-    def __init__(self, tasks: Iterable[Task], retries: int) -> None:
+    def __init__(self, groups: Iterable[Group], retries: int) -> None:
         """Begin with all of them."""
-        self._tasks = iter(tasks)
+        self._groups = iter(groups)
         self._again: deque[Task] = deque()
         self._deaths: dict[str, int] = {}
         self._retries = retries
 
-    def next(self) -> Task | None:
-        """The next task to hand out, or None."""
-        return self._again.popleft() if self._again else next(self._tasks, None)
+    def next(self) -> Group | None:
+        """The next group to hand out, or None."""
+        return [self._again.popleft()] if self._again else next(self._groups, None)
 
-    def again(self, task: Task, why: str) -> Outcome | None:
-        """Take back a task whose worker died; how it ended if that was once too often."""
-        deaths = self._deaths[task.job.output] = self._deaths.get(task.job.output, 0) + 1
-        if deaths <= self._retries:
-            self._again.append(task)
-            return None
-        return Outcome(
-            task,
-            "failed",
-            f"its worker died {deaths} times ({why}); perhaps there is too little memory: choose "
-            "a smaller --size or fewer --workers",
-        )
+    def again(self, group: Group, why: str) -> Iterator[Outcome]:
+        """Take back a group whose worker died; gives those for which it was once too often.
+
+        Each is tried again by itself, so that the one that kills its worker takes no other along.
+        """
+        for task in group:
+            deaths = self._deaths[task.job.output] = self._deaths.get(task.job.output, 0) + 1
+            if deaths <= self._retries:
+                self._again.append(task)
+                continue
+            yield Outcome(
+                task,
+                "failed",
+                f"its worker died {deaths} times ({why}); perhaps there is too little memory: "
+                "choose a smaller --size or fewer --workers",
+            )
 
 
 class _Worker:
@@ -145,20 +167,14 @@ class _Worker:
     def __init__(self, number: int, settings: PainterSettings) -> None:
         self.number = number
         self.last_words = ""
+        self.tasks: list[Task] = []  # handed to it and not ended
         self._settings = settings
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
-        self._task: Task | None = None
 
-    @property
-    def task(self) -> Task:
-        if self._task is None:
-            raise RuntimeError("the worker was given no task")
-        return self._task
-
-    def begin(self, task: Task) -> Connection:
-        """Give it a task; starts the process if there is none."""
-        self._task = task
+    def begin(self, group: Group) -> Connection:
+        """Give it a group; starts the process if there is none."""
+        self.tasks = list(group)
         if self._connection is None:
             context = get_context("spawn")
             self._connection, theirs = context.Pipe()
@@ -168,7 +184,7 @@ class _Worker:
             self._process.start()
             theirs.close()  # so that its death ends the pipe
         with suppress(OSError):  # it died: `hear` will say so
-            self._connection.send(task)
+            self._connection.send(self.tasks)
         return self._connection
 
     def stop(self) -> None:
@@ -177,16 +193,18 @@ class _Worker:
             with suppress(OSError):
                 self._connection.send(None)
 
-    def hear(self) -> Progress | Outcome | None:
+    def hear(self) -> tuple[Task, Progress] | Outcome | None:
         """What it says; None if it died."""
         if self._connection is None:
             return None
         try:
-            said: Progress | Outcome = self._connection.recv()
-            return said
+            said: tuple[Task, Progress] | Outcome = self._connection.recv()
         except (EOFError, OSError):
             self.end(_PATIENCE_SECONDS)
             return None
+        if isinstance(said, Outcome):
+            self.tasks.remove(said.task)
+        return said
 
     def end(self, patience_seconds: float = 0.0) -> None:
         """End the process: nothing is lost with it but the steps since its checkpoint."""
@@ -207,24 +225,27 @@ def _serve(connection: Connection, settings: PainterSettings) -> None:
     painter = Painter(settings)
     with suppress(EOFError, OSError):
         while True:
-            task = connection.recv()
-            if task is not None:  # a stop that came too late
-                connection.send(painter.paint(task, _Sender(connection), _StopAsked(connection)))
+            group = connection.recv()
+            if group is None:  # a stop that came too late
+                continue
+            for outcome in painter.paint(group, _Sender(connection), _StopAsked(connection)):
+                connection.send(outcome)
 
 
 class _Sender:
-    """Sends progress through a pipe, not more often than somebody can see."""
+    """Sends progress through a pipe, for each task not more often than somebody can see."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._next = 0.0
+        self._next: dict[str, float] = {}
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, task: Task, progress: Progress) -> None:
         now = time.monotonic()
-        if now >= self._next or progress.message or progress.step == progress.steps:
-            self._next = now + _LOOK_SECONDS
+        due = now >= self._next.get(task.job.output, 0.0)
+        if due or progress.message or progress.step == progress.steps:
+            self._next[task.job.output] = now + _LOOK_SECONDS
             with suppress(OSError):  # the driver is gone: `_StopAsked` notices
-                self._connection.send(replace(progress, preview=None))
+                self._connection.send((task, replace(progress, preview=None)))
 
 
 @dataclass(slots=True)

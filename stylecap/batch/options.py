@@ -22,6 +22,14 @@ class BatchOptions:
         minimum=1,
         maximum=1024,
     )
+    together: int | None = option(
+        None,
+        "pictures that are painted as one batch where options, styles and size are the same, as "
+        "far as they fit into memory; up to 16 on a GPU and 1 on a CPU if not given",
+        minimum=1,
+        maximum=1024,
+        advanced=True,
+    )
     caption: bool = option(False, "also describe contents and results in words")
     card: bool = option(False, "also judge each result, as `stylecap quality` does")
     overwrite: bool = option(False, "start again, and replace results that are there")

@@ -1,11 +1,12 @@
-"""Who paints: one process with its networks and styles loaded once, one job after the other."""
+"""Who paints: one process with its networks and styles loaded once, one group after the other."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from stylecap.batch.jobs import Job
 from stylecap.batch.journal import is_disk_full
 from stylecap.captioning.captioner import Captioner, load_captioner
 from stylecap.errors import DeviceError, RecordError, StylecapError
-from stylecap.progress import OnProgress, ShouldStop
+from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.runtime import Runtime
 from stylecap.studio.quality import Judge
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, load_checkpoint
+from stylecap.style.memory import how_many_fit
 from stylecap.style.options import StyleOptions
 from stylecap.weights import file_sha256
 
@@ -67,6 +69,10 @@ class Task:
     checkpoint: Path
 
 
+#: Called after every step with each task of a group.
+OnTaskProgress = Callable[[Task, Progress], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a task ended.
@@ -91,6 +97,30 @@ class Outcome:
     messages: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A task of which everything has been read.
+
+    Attributes:
+        task: which.
+        sketch: of its painting.
+        backbone: to paint it with.
+        fits: how many like it fit into memory together.
+    """
+
+    task: Task
+    sketch: api.Sketch
+    backbone: Backbone
+    fits: int
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for tasks that can be painted together."""
+        before = self.sketch.subject.resume
+        at = None if before is None else (before.scale, before.step)
+        return self.sketch.kind, self.backbone.runtime, at
+
+
 class Painter:
     """Paints tasks with networks that it loads when they are first needed."""
 
@@ -103,29 +133,101 @@ class Painter:
         self._judges: dict[str, Judge] = {}
         self._captions: OrderedDict[tuple[str, str], str] = OrderedDict()
 
-    def paint(self, task: Task, on_progress: OnProgress, should_stop: ShouldStop) -> Outcome:
-        """Paint one task, from its checkpoint if there is one; never raises on a bad job."""
-        try:
-            return self._paint(task, on_progress, should_stop)
-        except Exception as error:
-            if is_disk_full(error):
-                return Outcome(task, "full", str(error))
-            if isinstance(error, StylecapError | MemoryError):
-                return Outcome(task, "failed", str(error) or "too little memory")
-            return Outcome(task, "failed", f"unexpected {type(error).__name__}: {error}")
+    def paint(
+        self, tasks: Sequence[Task], on_progress: OnTaskProgress, should_stop: ShouldStop
+    ) -> Iterator[Outcome]:
+        """Paint tasks, each from its checkpoint if there is one; never raises on a bad job.
 
-    def _paint(self, task: Task, on_progress: OnProgress, should_stop: ShouldStop) -> Outcome:
-        job = task.job
-        backbone, before = self._begin(task)
-        keeper = _Keeper(task.checkpoint, self._settings.checkpoint_seconds)
+        Those that are alike and after the same step are painted together, as many as fit into
+        memory. Where that fails, each half of them is tried by itself, so that what is wrong
+        with one keeps no other from being painted.
+        """
+        alike: dict[Hashable, list[_Begun]] = {}
+        for task in tasks:
+            try:
+                begun = self._begin(task, partial(on_progress, task))
+                alike.setdefault(begun.kind, []).append(begun)
+            except Exception as error:
+                yield _failure(task, error)
+        for group in alike.values():
+            limit = group[0].fits
+            for at in range(0, len(group), limit):
+                part = group[at : at + limit]
+                if should_stop():
+                    yield from (Outcome(begun.task, "stopped") for begun in part)
+                else:
+                    yield from self._paint(part, on_progress, should_stop)
+
+    def _paint(
+        self, group: list[_Begun], on_progress: OnTaskProgress, should_stop: ShouldStop
+    ) -> Iterator[Outcome]:
+        tasks = [begun.task for begun in group]
+        keeper = _Keeper([task.checkpoint for task in tasks], self._settings.checkpoint_seconds)
+        sketches = [
+            replace(each.sketch, subject=replace(each.sketch.subject, on_checkpoint=remember))
+            for each, remember in zip(group, keeper.hooks, strict=True)
+        ]
+        failure = None
         try:
-            result = self._stylize(job, backbone, before, keeper, on_progress, should_stop)
-        except RecordError:
-            if before is None:
-                raise
+            results = api.paint(
+                sketches,
+                group[0].backbone,
+                judge=self._judge(tasks[0].job.options.backbone) if self._settings.card else None,
+                cache=self._cache,
+                should_stop=should_stop,
+            )
+        except Exception as error:
+            failure = _failure(tasks[0], error)
+            stale = isinstance(error, RecordError) and group[0].sketch.subject.resume is not None
+        # Out of the except block, since an error holds the tensors of where it was raised.
+        if failure is None:
+            for task, result in zip(tasks, results, strict=True):
+                try:
+                    yield self._ended(task, result, keeper)
+                except Exception as error:
+                    yield _failure(task, error)
+        elif failure.status != "full" and len(group) > 1:
+            for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
+                yield from self.paint(half, on_progress, should_stop)
+        elif stale:
             # The checkpoint is of other options, inputs or versions: they changed since.
-            backbone = self._backbone(job.options)
-            result = self._stylize(job, backbone, None, keeper, on_progress, should_stop)
+            tasks[0].checkpoint.unlink(missing_ok=True)
+            yield from self.paint(tasks, on_progress, should_stop)
+        else:
+            yield from (replace(failure, task=task) for task in tasks)
+
+    def _begin(self, task: Task, on_progress: OnProgress) -> _Begun:
+        """Read a task's inputs, and its checkpoint if there is one.
+
+        The network is on the runtime that the checkpoint was made with.
+        """
+        job = task.job
+        before = runtime = None
+        if task.checkpoint.exists():
+            try:
+                before = load_checkpoint(task.checkpoint)
+                Runtime.choose(before.runtime.device, before.runtime.precision)
+                runtime = before.runtime
+            except (RecordError, DeviceError):
+                before = None  # damaged, or from another machine: paint anew
+        sketch = api.sketch(
+            job.content,
+            list(job.styles),
+            job.options,
+            init_image=job.init_image or None,
+            mask=job.mask or None,
+            mask_colors=job.mask_colors,
+            cache=self._cache,
+            resume=before,
+            on_progress=on_progress,
+        )
+        backbone = self._backbone(job.options, runtime)
+        fits = how_many_fit(sketch.size, sketch.options, backbone.runtime)
+        return _Begun(task, sketch, backbone, fits)
+
+    def _ended(self, task: Task, result: api.StyleResult, keeper: _Keeper) -> Outcome:
+        """Keep what a task came to."""
+        job = task.job
         if result.stopped:
             keeper.keep()
             return Outcome(task, "stopped")
@@ -149,42 +251,6 @@ class Painter:
             input_sha256=tuple(entry.sha256 for entry in result.record.inputs),
             ending=ending,
             messages=result.messages,
-        )
-
-    def _begin(self, task: Task) -> tuple[Backbone, Checkpoint | None]:
-        """The network, on the runtime that the checkpoint was made with if there is one."""
-        if task.checkpoint.exists():
-            try:
-                before = load_checkpoint(task.checkpoint)
-                Runtime.choose(before.runtime.device, before.runtime.precision)
-                return self._backbone(task.job.options, before.runtime), before
-            except (RecordError, DeviceError):
-                pass  # damaged, or from another machine: paint anew
-        return self._backbone(task.job.options), None
-
-    def _stylize(
-        self,
-        job: Job,
-        backbone: Backbone,
-        before: Checkpoint | None,
-        keeper: _Keeper,
-        on_progress: OnProgress,
-        should_stop: ShouldStop,
-    ) -> api.StyleResult:
-        return api.stylize(
-            job.content,
-            list(job.styles),
-            job.options,
-            backbone=backbone,
-            init_image=job.init_image or None,
-            mask=job.mask or None,
-            mask_colors=job.mask_colors,
-            judge=self._judge(job.options.backbone) if self._settings.card else None,
-            cache=self._cache,
-            resume=before,
-            on_progress=on_progress,
-            on_checkpoint=keeper,
-            should_stop=should_stop,
         )
 
     def _backbone(self, options: StyleOptions, runtime: Runtime | None = None) -> Backbone:
@@ -230,28 +296,42 @@ class Painter:
             return api.caption(picture, captioner=captioner, backbone=backbone).text
 
 
-class _Keeper:
-    """Writes a checkpoint now and then; for ``on_checkpoint``."""
+def _failure(task: Task, error: Exception) -> Outcome:
+    if is_disk_full(error):
+        return Outcome(task, "full", str(error))
+    if isinstance(error, StylecapError | MemoryError):
+        return Outcome(task, "failed", str(error) or "too little memory")
+    return Outcome(task, "failed", f"unexpected {type(error).__name__}: {error}")
 
-    def __init__(self, path: Path, every_seconds: float) -> None:
-        self._path = path
+
+class _Keeper:
+    """Writes the checkpoints of a group now and then, all of the same step.
+
+    Attributes:
+        hooks: for ``on_checkpoint`` of each.
+    """
+
+    def __init__(self, paths: Sequence[Path], every_seconds: float) -> None:
         self._every = every_seconds
         self._next = time.monotonic() + every_seconds
-        self._latest: Callable[[], Checkpoint] | None = None
+        self._latest: dict[Path, Callable[[], Checkpoint]] = {}
+        self._last = paths[-1]
+        self.hooks = [partial(self._remember, path) for path in paths]
 
-    def __call__(self, checkpoint: Callable[[], Checkpoint]) -> None:
-        self._latest = checkpoint
-        if time.monotonic() >= self._next:
+    def _remember(self, path: Path, checkpoint: Callable[[], Checkpoint]) -> None:
+        self._latest[path] = checkpoint
+        if path == self._last and time.monotonic() >= self._next:
             self.keep()
 
     def keep(self) -> None:
-        """Write the checkpoint of the last step, if there was one."""
-        if self._latest is None:
+        """Write the checkpoints of the last step, if there was one."""
+        if not self._latest:
             return
         begin = time.monotonic()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._latest().save(self._path)
-        self._latest = None
+        for path, checkpoint in self._latest.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint().save(path)
+        self._latest = {}
         end = time.monotonic()
         pause = max(self._every, _CHECKPOINT_SHARE * (end - begin)) if self._every else 0.0
         self._next = end + pause

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable
 from importlib import import_module
 from typing import Any
 
-from stylecap.batch.executors import Report, Waiting
+from stylecap.batch.executors import Group, Report, Waiting
 from stylecap.batch.painter import Outcome, Painter, PainterSettings, Task
 from stylecap.errors import DeviceError, OptionError
 from stylecap.progress import Progress, ShouldStop
@@ -58,19 +58,20 @@ class RayCluster:
             ) from error
         cluster = ray.cluster_resources()
         gpus = int(cluster.get("GPU", 0))
-        self._workers = workers or max(1, gpus or int(cluster.get("CPU", 1)))
+        self.on_gpu = gpus > 0
+        self.workers = workers or max(1, gpus or int(cluster.get("CPU", 1)))
         self._needs = {"num_cpus": 1, "num_gpus": 1 if gpus else 0, "max_concurrency": 2}
         self._settings = settings
         self._retries = retries
 
     def paint(
-        self, tasks: Iterable[Task], report: Report, should_stop: ShouldStop
+        self, groups: Iterable[Group], report: Report, should_stop: ShouldStop
     ) -> Generator[Outcome]:
         """As `stylecap.batch.executors.Executor.paint`; progress is not reported."""
         ray = self._ray
-        waiting = Waiting(tasks, self._retries)
-        idle: list[tuple[int, Any]] = [(n, self._actor()) for n in reversed(range(self._workers))]
-        busy: dict[Any, tuple[Task, int, Any]] = {}
+        waiting = Waiting(groups, self._retries)
+        idle: list[tuple[int, Any]] = [(n, self._actor()) for n in reversed(range(self.workers))]
+        busy: dict[Any, tuple[Group, int, Any]] = {}
         stopping = False
         try:
             while True:
@@ -78,24 +79,23 @@ class RayCluster:
                     stopping = True
                     for _, _, actor in busy.values():
                         actor.stop.remote()
-                while idle and not stopping and (task := waiting.next()) is not None:
+                while idle and not stopping and (group := waiting.next()) is not None:
                     number, actor = idle.pop()
-                    report(task, number, None)
-                    busy[actor.paint.remote(task)] = (task, number, actor)
+                    for task in group:
+                        report(task, number, None)
+                    busy[actor.paint.remote(group)] = (group, number, actor)
                 if not busy:
                     return
                 ready, _ = ray.wait(list(busy), timeout=_LOOK_SECONDS)
                 for reference in ready:
-                    task, number, actor = busy.pop(reference)
-                    ended: Outcome | None
+                    group, number, actor = busy.pop(reference)
                     try:
                         ended = ray.get(reference)
                     except ray.exceptions.RayError as error:
                         actor = self._actor()
-                        ended = waiting.again(task, type(error).__name__)
+                        ended = waiting.again(group, type(error).__name__)
                     idle.append((number, actor))
-                    if ended is not None:
-                        yield ended
+                    yield from ended
         finally:
             for _, actor in (*idle, *((n, a) for _, n, a in busy.values())):
                 ray.kill(actor)
@@ -113,12 +113,12 @@ class _Actor:
         self._painter = Painter(settings)
         self._stop = False
 
-    def paint(self, task: Task) -> Outcome:
-        return self._painter.paint(task, _silent, lambda: self._stop)
+    def paint(self, group: Group) -> list[Outcome]:
+        return list(self._painter.paint(group, _silent, lambda: self._stop))
 
     def stop(self) -> None:
         self._stop = True
 
 
-def _silent(progress: Progress) -> None:
+def _silent(task: Task, progress: Progress) -> None:
     """Progress would cost a message a step."""

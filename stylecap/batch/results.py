@@ -21,7 +21,7 @@ class JobResult:
         job: which.
         status: ``"done"`` now, ``"kept"`` from an earlier run, or ``"failed"``.
         path: of the picture, or None if it failed.
-        seconds: that painting took, earlier runs included.
+        seconds: that painting took, earlier runs and those painted together with it included.
         steps: evaluations of the objective.
         loss: ``content``, ``style`` per layer, ``tv`` and ``total``.
         error: why it failed, one line.

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from stylecap.cli.terminal import (
     say,
 )
 from stylecap.errors import InputError, OptionError, OutputError
+from stylecap.files import readable_size
 from stylecap.style.options import PRESETS, StyleOptions
 
 if TYPE_CHECKING:
@@ -188,7 +190,7 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
 
 
 def _dry_run(arguments: argparse.Namespace, jobs: list[Job], options: BatchOptions) -> int:
-    from stylecap.batch.estimate import estimate
+    from stylecap.batch.estimate import estimate_batch
     from stylecap.batch.jobs import check_jobs
 
     check_jobs(jobs, arguments.output)
@@ -197,39 +199,38 @@ def _dry_run(arguments: argparse.Namespace, jobs: list[Job], options: BatchOptio
             _print_event({"event": "queued", **_named(job)})
         else:
             say(one_line(f"{job.content} + {', '.join(job.styles)} -> {job.output}"))
-    found = estimate(jobs)
+    found = estimate_batch(jobs)
     if found is None:
         raise InputError("dry run: none of the jobs can be read, so nothing could be measured")
     workers = options.workers or 1
+    one, runtime = found.job, found.job.runtime
     told = {
         "jobs": len(jobs),
         "seconds_one_worker": found.seconds,
-        "step_seconds": found.step_seconds,
+        "step_seconds": one.step_seconds,
         "measured": found.measured,
-        "height": found.size[0],
-        "width": found.size[1],
+        "height": one.size[0],
+        "width": one.size[1],
         "memory_bytes": found.memory_bytes,
-        "device": found.device,
-        "precision": found.precision,
-        "threads": found.threads,
+        **asdict(runtime),
     }
     if arguments.json:
         _print_event({"event": "estimate", **told})
         return 0
-    one = duration(found.seconds)
+    whole = duration(found.seconds)
     shared = (
         f"; {workers} workers share the machine's processors, and gain what one leaves idle"
-        if workers > 1 and found.device == "cpu"
+        if workers > 1 and runtime.device == "cpu"
         else f", {duration(found.seconds / workers)} with {workers}"
         if workers > 1
         else ""
     )
     say(
         one_line(
-            f"{len(jobs)} jobs, about {one} with one worker{shared}; a step of "
-            f"{found.size[1]}x{found.size[0]} took {found.step_seconds:.3f} s ({found.device}, "
-            f"{found.precision}, {found.threads} threads, {found.measured}); each worker needs "
-            f"about {found.memory_bytes / 1e9:.2f} GB besides its network"
+            f"{len(jobs)} jobs, about {whole} with one worker{shared}; a step of "
+            f"{one.size[1]}x{one.size[0]} took {one.step_seconds:.3f} s ({runtime.device}, "
+            f"{runtime.precision}, {runtime.threads} threads, {found.measured}); each worker needs "
+            f"about {readable_size(found.memory_bytes)} besides its network"
         )
     )
     return 0
@@ -285,7 +286,7 @@ def _say_summary(summary: dict[str, Any]) -> None:
 
 
 class _Bars(Display):
-    """One bar over all jobs and one for each that runs; a line a job where there is no terminal."""
+    """One bar over all jobs and one for each worker; a line a job where there is no terminal."""
 
     def __init__(self, jobs: int, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
@@ -293,7 +294,7 @@ class _Bars(Display):
         self._ended = 0
         self._painted = 0
         self._begin = time.monotonic()
-        self._running: dict[int, TaskID] = {}
+        self._running: dict[int, tuple[TaskID, list[str]]] = {}
 
     def __enter__(self) -> Display:
         super().__enter__()
@@ -311,15 +312,17 @@ class _Bars(Display):
         elif event.kind in ("done", "kept", "failed"):
             self._end(event, name)
         elif self._bar is not None and event.kind == "started":
-            self._drop(event.worker)
-            self._running[event.worker] = self._bar.add_task(name, total=None, loss="", left="")
+            self._add(event.worker, name)
         elif self._bar is not None and event.progress is not None:
+            task, names = self._running[event.worker]
+            if name != names[0]:
+                return  # painted together with the one whose progress is shown
             progress = event.progress
             if progress.loss is not None:
                 self._loss = progress.loss
             left = progress.seconds_left
             self._bar.update(
-                self._running[event.worker],
+                task,
                 completed=progress.step,
                 total=progress.steps,
                 loss="" if self._loss is None else f"loss {self._loss:.4g}",
@@ -333,7 +336,7 @@ class _Bars(Display):
         left = spent / self._painted * (self._jobs - self._ended) if self._painted else None
         remaining = "" if left is None else f"{duration(left)} left"
         if self._bar is not None and self._task is not None:
-            self._drop(event.worker)
+            self._drop(name)
             self._bar.update(self._task, completed=self._ended, left=remaining)
         if event.kind == "kept" or event.result is None:
             return
@@ -344,6 +347,29 @@ class _Bars(Display):
             words = [f"{self._ended} of {self._jobs}", f"{name} in {took}", remaining]
             remark(", ".join(word for word in words if word))
 
-    def _drop(self, worker: int) -> None:
-        if self._bar is not None and worker in self._running:
-            self._bar.remove_task(self._running.pop(worker))
+    def _add(self, worker: int, name: str) -> None:
+        if self._bar is None:
+            return
+        self._drop(name)  # its worker died, and it is tried again
+        if worker not in self._running:
+            task = self._bar.add_task("", total=None, loss="", left="")
+            self._running[worker] = task, []
+        self._running[worker][1].append(name)
+        self._name(worker)
+
+    def _drop(self, name: str) -> None:
+        for worker, (task, names) in list(self._running.items()):
+            if self._bar is None or name not in names:
+                continue
+            names.remove(name)
+            if names:
+                self._name(worker)
+            else:
+                self._bar.remove_task(task)
+                del self._running[worker]
+
+    def _name(self, worker: int) -> None:
+        task, names = self._running[worker]
+        if self._bar is not None:
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            self._bar.update(task, description=names[0] + more)

@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "measure how well pictures and sentences find each other",
     ),
     "weights": ("stylecap.cli.weights", "list, verify or fetch pretrained weights"),
+    "runtime": ("stylecap.cli.runtime", "show device and precision chosen here, and why"),
     "ui": ("stylecap.cli.ui", "open the web page"),
     "show-record": ("stylecap.cli.show_record", "print how a picture was made"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,8 +22,9 @@ from stylecap.cli.terminal import (
     say_json,
 )
 from stylecap.errors import OptionError, OutputError, RecordError
+from stylecap.files import readable_size
 from stylecap.style.builtin import STYLES
-from stylecap.style.options import PRESETS, StyleOptions
+from stylecap.style.options import PRESETS, StyleOptions, recorded_options
 
 if TYPE_CHECKING:
     from stylecap.api import StyleResult
@@ -86,6 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
+        "--estimate",
+        action="store_true",
+        help="only say what it would take, in time and memory, from a few steps measured here",
+    )
+    output.add_argument(
         "--save-every",
         metavar="N",
         type=_count,
@@ -120,7 +127,10 @@ class _Job:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted, with the picture so far saved."""
+    begin = time.perf_counter()
     job = _repeated(arguments) if arguments.from_record else _new(arguments)
+    if arguments.estimate:
+        return _estimate(arguments, job, begin)
     from stylecap import api
 
     judge = None
@@ -153,6 +163,58 @@ def run(arguments: argparse.Namespace) -> int:
             result.save(job.output, quality=arguments.quality)
     _report(result, job.output, arguments)
     return _INTERRUPTED if interruption.requested else 0
+
+
+def _estimate(arguments: argparse.Namespace, job: _Job, begin: float) -> int:
+    """Say what the run would take; ``begin`` is when the command did."""
+    if arguments.fine_style is not None:
+        raise OptionError("--estimate: not for mixed styles; give the mixture as STYLE")
+    from stylecap.backbone import load_backbone
+    from stylecap.estimate import estimate, measure_painting
+    from stylecap.runtime import Runtime
+
+    options = job.options
+    if job.backbone is None:
+        runtime = Runtime.choose(options.device, options.precision)
+        job.backbone = load_backbone(options.backbone, runtime=runtime)
+    around = time.perf_counter() - begin
+    measured = measure_painting(
+        job.content,
+        job.styles,
+        options,
+        job.backbone,
+        init_image=job.init_image,
+        mask=job.mask,
+        mask_colors=job.mask_colors,
+    )
+    around += measured.around
+    found = estimate(measured.shape, len(job.styles), options, measured)
+    (height, width), runtime, seconds = found.size, found.runtime, found.seconds + around
+    if arguments.json:
+        say_json(
+            {
+                "seconds": seconds,
+                "around_seconds": around,
+                "step_seconds": found.step_seconds,
+                "steps": found.steps,
+                "width": width,
+                "height": height,
+                "memory_bytes": found.memory_bytes,
+                "free_bytes": runtime.free_bytes(),
+                **asdict(runtime),
+            }
+        )
+        return 0
+    most = "at most " if options.early_stopping else ""
+    say(
+        f"{most}about {duration(seconds)} for {found.steps} steps; one of {width}x{height} takes "
+        f"{found.step_seconds:.2f} s ({runtime.device}, {runtime.precision}, "
+        f"{runtime.threads} threads)"
+    )
+    free = runtime.free_bytes()
+    here = "" if free is None else f"; {readable_size(free)} are free"
+    say(f"about {readable_size(found.memory_bytes)} of memory besides the network{here}")
+    return 0
 
 
 def _new(arguments: argparse.Namespace) -> _Job:
@@ -246,7 +308,7 @@ def _repeated(arguments: argparse.Namespace) -> _Job:
 def _recorded_options(
     arguments: argparse.Namespace, record: RunRecord, source: Path
 ) -> StyleOptions:
-    values = {name: value for name, value in record.options.items() if name != "mask_colors"}
+    values = recorded_options(record.options)
     try:
         StyleOptions(**values)
     except (TypeError, OptionError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stylecap.cli.terminal import one_line, say, table
 from stylecap.errors import WeightsError
+from stylecap.files import readable_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def _list() -> int:
     rows = [
         (
             name,
-            _readable(entry.bytes),
+            readable_size(entry.bytes),
             entry.licence,
             one_line(str(path)) if path.is_file() else f"missing: {one_line(str(path))}",
         )
@@ -56,10 +57,6 @@ def _list() -> int:
         say("\nto fetch with `stylecap weights fetch NAME`:")
         say("\n".join(f"  {line}" for line in table(("name", "what"), rest).splitlines()))
     return 0
-
-
-def _readable(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def _verify(names: list[str]) -> int:

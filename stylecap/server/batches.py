@@ -217,7 +217,8 @@ class Batches:
                 [str(folder / s) if s.startswith("styles/") else s for s in batch.styles],
                 StyleOptions(**batch.options),
             )
-            once = batches.BatchOptions(workers=1)
+            # One picture at a time, which leaves memory for those that it lets pass.
+            once = batches.BatchOptions(workers=1, together=1)
             painted: list[Painted] = []
             results = batches.run(
                 jobs, folder / "out", once, on_event=tell, should_stop=job.should_stop

@@ -76,9 +76,12 @@ def describe_with(seen: Described, captioner: Captioner, place: int, word: str |
 
 
 def heat_map(seen: Described, place: int) -> Image.Image | None:
-    """The picture, bright where the captioner looked for a word; None if it does not look."""
+    """The picture, dark where the captioner looked least for a word, bright where most.
+
+    None if the captioner does not look.
+    """
     attention = seen.caption.words[place].attention
-    return None if attention is None else draw_over(seen.picture, attention)
+    return None if attention is None else draw_over(seen.picture, attention - attention.min())
 
 
 def probability(log_prob: float) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from stylecap.errors import InputError, LimitError, OptionError, RecordError, St
 from stylecap.images import (
     fit_long_side,
     load_picture,
+    picture_size,
     read_embedded,
     resize_picture,
     save_picture,
@@ -31,19 +30,20 @@ from stylecap.server.history import History, Item
 from stylecap.server.jobs import Job
 from stylecap.server.options import PageOptions
 from stylecap.style.builtin import STYLES
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import StyleOptions, recorded_options
 
 if TYPE_CHECKING:
     from stylecap.api import StyleResult
+    from stylecap.estimate import Estimate
     from stylecap.progress import Progress
     from stylecap.server.site import Site
 
 PREVIEW_SECONDS = 1.0  # from one preview to the next
 _PREVIEW_SIDE_PX = 1024
 _SMALL_SIDE_PX = 320
-_PNG_ADDRESS = "data:image/png;base64,"
-_MAX_MASK_PIXELS = 4_000_000
 MASK_COLORS = ("#ffffff", "#000000")
+#: Options that are not a visitor's to choose: what is best on this machine.
+MACHINES = ("device", "precision", "memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,20 @@ def open_picture(path: Path, limits: PageOptions) -> Image.Image:
     return load_picture(path, max_pixels=limits.max_megapixels * 1_000_000)
 
 
+def expected(content: Path, styles: int, options: StyleOptions, site: Site) -> Estimate | None:
+    """What a painting will take, roughly and at once; None where that is not known yet.
+
+    Raises:
+        InputError: the photo cannot be read.
+    """
+    from stylecap.estimate import estimate
+
+    measured = site.cost(options.backbone)
+    if measured is None:
+        return None
+    return estimate(picture_size(content), styles, options, measured)
+
+
 def paint(request: PaintRequest, job: Job, site: Site) -> Item:
     """Run a request and keep its result in the history; for the worker.
 
@@ -140,6 +154,7 @@ def paint(request: PaintRequest, job: Job, site: Site) -> Item:
             styles if len(styles) > 1 else styles[0],
             request.options,
             backbone=site.backbone(request.options.backbone),
+            cache=site.styles,
             init_image=request.init_image,
             mask=mask,
             mask_colors=MASK_COLORS if mask else (),
@@ -180,40 +195,6 @@ def jpeg_of(history: History, owner: str, name: str) -> Path:
     return target
 
 
-def keep_seen(site: Site, owner: str, path: Path) -> str:
-    """Keep a picture in a form and size that every browser shows; the name of its folder.
-
-    Raises:
-        LimitError, InputError: it cannot be opened.
-    """
-    picture = split_alpha(open_picture(path, site.options))[0]
-    folder = site.history.new_folder(owner)
-    save_picture(
-        scale_picture(picture, _PREVIEW_SIDE_PX, enlarge=False), folder / "seen.webp", quality=88
-    )
-    return folder.name
-
-
-def read_mask(address: str) -> Image.Image:
-    """A painted mask as the page sends it, as a black and white picture (mode L).
-
-    Args:
-        address: ``data:image/png;base64,...``.
-    Raises:
-        InputError: it is none.
-    """
-    if not isinstance(address, str) or not address.startswith(_PNG_ADDRESS):
-        raise InputError("mask: expected what was painted on the page")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mask.png"
-        try:
-            path.write_bytes(base64.b64decode(address.removeprefix(_PNG_ADDRESS), validate=True))
-        except ValueError:
-            raise InputError("mask: expected what was painted on the page") from None
-        drawn = split_alpha(load_picture(path, max_pixels=_MAX_MASK_PIXELS))[0]
-    return drawn.convert("L").point([255 * (value >= 128) for value in range(256)])
-
-
 def record_of(path: Path) -> RunRecord | None:
     """How a picture was made, if it was painted by stylecap and says so.
 
@@ -230,31 +211,31 @@ class Restored:
     """A painting's settings, and those of its inputs that are still here.
 
     Attributes:
-        options: as they were, device, precision and memory left to this machine.
+        options: as they were, `MACHINES` left to this machine.
         content: file, or None if it has to be given again.
-        styles: built-in names and files in their order.
+        styles: built-in names and files in their order; of a painting in regions, the first.
         missing: names of pictures that are not here.
+        masked: it was painted in regions, which have to be marked again.
     """
 
     options: StyleOptions
     content: Path | None
     styles: tuple[str | Path, ...]
     missing: tuple[str, ...]
+    masked: bool
 
 
 def options_of_record(record: RunRecord) -> StyleOptions:
-    """A painting's options, device, precision and memory left to this machine.
+    """A painting's options, `MACHINES` left to this machine.
 
     Raises:
         RecordError: it is of another kind of run, or its options are not known here.
     """
     if record.kind != "stylize":
         raise RecordError(f"record: of a run of {record.kind!r}, expected 'stylize'")
-    values = {name: value for name, value in record.options.items() if name != "mask_colors"}
+    values = recorded_options(record.options)
     try:
-        return StyleOptions(
-            **{**values, **dict.fromkeys(("device", "precision", "memory"), "auto")}
-        )
+        return StyleOptions(**{**values, **dict.fromkeys(MACHINES, "auto")})
     except (TypeError, OptionError) as error:
         reason = str(error).split("__init__() ")[-1]
         raise RecordError(f"record: its options are of another version ({reason})") from error
@@ -273,7 +254,8 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
     content: Path | None = None
     styles: list[str | Path] = []
     missing = []
-    for entry in record.inputs:
+    masked = any(entry.role == "mask" for entry in record.inputs)
+    for entry in record.inputs[:2] if masked else record.inputs:  # the content, then the styles
         builtin = entry.name.removeprefix("builtin:")
         found: str | Path | None = by_hash.get(entry.sha256)
         if entry.role == "style" and builtin != entry.name and builtin in STYLES:
@@ -288,7 +270,7 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
         options = replace(options, init="content")
     if options.blend and len(options.blend) != len(styles):
         options = replace(options, blend=())
-    return Restored(options, content, tuple(styles), tuple(missing))
+    return Restored(options, content, tuple(styles), tuple(missing), masked)
 
 
 class _Watcher:

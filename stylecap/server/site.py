@@ -13,22 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from stylecap.errors import InputError, WeightsError
+from stylecap.files import cache_folder
 from stylecap.server import faults
 from stylecap.server.batches import Batches
 from stylecap.server.history import History, owner_of
-from stylecap.server.jobs import JobQueue
+from stylecap.server.jobs import QUICK, BusyError, JobQueue
 from stylecap.server.options import PageOptions
 from stylecap.style.builtin import STYLES
+from stylecap.style.cache import StyleCache
+from stylecap.style.options import StyleOptions
 
 if TYPE_CHECKING:
     from stylecap.backbone import Backbone
     from stylecap.captioning.captioner import Captioner
+    from stylecap.estimate import Measured
     from stylecap.server.jobs import Job
 
 COOKIE = "stylecap"
 _NETWORKS = 3  # kept loaded at a time
 _TILES = Path(__file__).parent / "tiles"  # painted by `paint_style`, for that takes a while
 _SWEEP_SECONDS = 300
+_STYLE_BYTES = 32 * 2**20  # of styles kept ready
 
 
 class Site:
@@ -40,15 +45,17 @@ class Site:
 
     def __init__(self, options: PageOptions) -> None:
         self.options = options
-        folder = Path(options.folder or Path.home() / ".cache" / "stylecap" / "page")
+        folder = Path(options.folder or cache_folder() / "page")
         self.history = History(folder.expanduser(), options.keep_hours * 3600)
         for style in STYLES:
             shutil.copyfile(_TILES / f"{style}.webp", self.tile(style))
         self.queue = JobQueue(options.max_waiting, options.max_each)
         self.batches = Batches(self)
+        self.styles = StyleCache(_STYLE_BYTES)
         self._uploads: dict[str, set[str]] = {}
         self._networks: OrderedDict[str, Backbone] = OrderedDict()
         self._captioner: Captioner | None = None
+        self._costs: dict[str, Measured] = {}
         self._lock = threading.RLock()
 
     # networks; for the worker
@@ -90,6 +97,28 @@ class Site:
         self.backbone("vgg16")
         with suppress(Exception):  # whoever asks for a caption is told why there is none
             self.captioner()
+
+    def measure(self, job: Job) -> None:
+        """See how fast the networks are, if this machine does not remember; for the worker."""
+        from stylecap.estimate import measure_network
+
+        for name in ("vgg16", "alexnet"):
+            job.give_way()
+            with suppress(Exception):  # only the line beside the button is missing then
+                self._costs[name] = measure_network(self.backbone(name))
+
+    def cost(self, name: str) -> Measured | None:
+        """How fast a network is here, once it was measured."""
+        return self._costs.get(name)
+
+    def prepare(self, style: str, options: StyleOptions) -> None:
+        """Paint a built-in style that is likely to be asked for next, if the line is short."""
+        from stylecap.api import prepare_style
+
+        if options.size > self.options.max_size:
+            return
+        with suppress(BusyError):
+            self.queue.submit("", "", lambda _: prepare_style(style, options, self.styles), QUICK)
 
     # pictures
 
@@ -172,7 +201,7 @@ def visitor(request: Any) -> str:
     return owner_of(str(secret))
 
 
-def default_preset(options: PageOptions) -> str:
+def default_preset() -> str:
     """What to begin with on this machine: a draft where there is only a CPU."""
     from stylecap.runtime import available_devices
 

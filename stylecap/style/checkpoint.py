@@ -24,7 +24,7 @@ from stylecap.style.cache import image_sha256
 from stylecap.style.options import StyleOptions
 from stylecap.tensorfile import load_tensors, save_tensors
 
-_FORMAT = 1
+_FORMAT = 2
 _OPTIMIZER = "optimizer/"
 
 
@@ -46,6 +46,9 @@ class Checkpoint:
         best: lowest loss of this scale.
         image: (1, C, H, W), what is optimised.
         good: (1, C, H, W), the last picture that had not diverged.
+        seen: (1, C, H, W), the picture when it was last asked whether it still changes; infinite
+            before.
+        settled: it did not, so that this scale has ended.
         optimizer: its state.
     """
 
@@ -60,6 +63,8 @@ class Checkpoint:
     best: float
     image: Tensor
     good: Tensor
+    seen: Tensor
+    settled: bool
     optimizer: dict[str, Tensor]
 
     def save(self, path: str | Path) -> None:
@@ -78,10 +83,12 @@ class Checkpoint:
             "steps": self.steps,
             "seconds": self.seconds,
             "messages": self.messages,
+            "settled": self.settled,
         }
         tensors = {
             "image": self.image,
             "good": self.good,
+            "seen": self.seen,
             "best": torch.tensor(self.best, dtype=torch.float64),  # infinity is not JSON
             **{_OPTIMIZER + name: value for name, value in self.optimizer.items()},
         }
@@ -110,6 +117,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             best=float(tensors.pop("best")),
             image=tensors.pop("image"),
             good=tensors.pop("good"),
+            seen=tensors.pop("seen"),
             optimizer={name.removeprefix(_OPTIMIZER): value for name, value in tensors.items()},
             **header,
         )

@@ -1,7 +1,8 @@
 """The losses of Gatys et al. 2016 and 2017, as pure functions of features.
 
 Features come in the network's precision; everything here is float32 or wider, since the
-sums of a Gram matrix lose their small terms in half precision.
+sums of a Gram matrix lose their small terms in half precision. Every function treats each
+picture of a batch by itself, so that several paintings can be one batch.
 """
 
 from __future__ import annotations
@@ -88,10 +89,10 @@ def content_loss(features: Tensor, target: Tensor) -> Tensor:
         features: (B, C, H, W) of the image.
         target: (B, C, H, W) of the content.
     Returns:
-        () mean((F - P)²), float32 or wider.
-    Source: Gatys et al. 2016, equation 1, is 1/2 Σ (F - P)²: this times B C H W / 2.
+        (B,) mean((F - P)²), float32 or wider.
+    Source: Gatys et al. 2016, equation 1, is 1/2 Σ (F - P)²: this times C H W / 2.
     """
-    return content_share(features, target, target.numel())
+    return content_share(features, target, target[0].numel())
 
 
 def content_share(features: Tensor, target: Tensor, count: int) -> Tensor:
@@ -100,11 +101,11 @@ def content_share(features: Tensor, target: Tensor, count: int) -> Tensor:
     Args:
         features: (B, C, H, W) of the image.
         target: (B, C, H, W) of the content.
-        count: elements of the whole layer, B included.
+        count: elements of the whole layer, of one picture.
     Returns:
-        () Σ (F - P)² / count, float32 or wider.
+        (B,) Σ (F - P)² / count, float32 or wider.
     """
-    return (_precise(features) - _precise(target)).square().sum() / count
+    return (_precise(features) - _precise(target)).square().sum((1, 2, 3)) / count  # (B,)
 
 
 def style_loss(gram: Tensor, target: Tensor) -> Tensor:
@@ -112,13 +113,13 @@ def style_loss(gram: Tensor, target: Tensor) -> Tensor:
 
     Args:
         gram: (B, C, C) of the image, divided by its positions M.
-        target: (B, C, C) of the style, divided by its own positions.
+        target: (B, C, C), or (1, C, C) for all, of the style, divided by its own positions.
     Returns:
-        () Σ (G/M - A/M_s)² / (4 C²), mean over the batch.
+        (B,) Σ (G/M - A/M_s)² / (4 C²).
     Source: Gatys et al. 2016, equation 4, where both images have the same M.
     """
     channels = gram.shape[-1]
-    return (gram - target).square().sum() / (4 * channels**2 * gram.shape[0])
+    return (gram - target).square().sum((1, 2)) / (4 * channels**2)  # (B,)
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -127,11 +128,12 @@ def total_variation(image: Tensor) -> Tensor:
     Args:
         image: (B, 3, H, W), with H and W at least 2.
     Returns:
-        ().
+        (B,).
     Source: Mahendran & Vedaldi 2015, section 3.1, with β = 2, as means.
     """
     precise = _precise(image)
-    return precise.diff(dim=-1).square().mean() + precise.diff(dim=-2).square().mean()
+    across, down = (precise.diff(dim=side).square().mean((1, 2, 3)) for side in (-1, -2))
+    return across + down  # (B,)
 
 
 def _precise(values: Tensor) -> Tensor:

@@ -109,6 +109,16 @@ def check_memory(
     )
 
 
+def how_many_fit(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> int:
+    """How many paintings fit together without strips; 1 if nobody knows, or not even one does.
+
+    Raises:
+        OptionError: as `memory_budget`.
+    """
+    budget = memory_budget(options, runtime)
+    return max(1, budget // plan_memory(size, options, runtime, None).bytes) if budget else 1
+
+
 def estimate_bytes(
     size: tuple[int, int],
     options: StyleOptions,

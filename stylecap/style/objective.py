@@ -4,8 +4,10 @@
     relative:  (1 - s) · L_content / Var(P) + s · Σ_l w_l E_l / E_l(content) / Σ_l w_l + t · TV
 
 Source: Gatys et al. 2016, equation 7, with L_content as a mean over elements, so that its
-weight does not depend on the size: their content weight is ours over B C H W / 2. The
+weight does not depend on the size: their content weight is ours over C H W / 2. The
 relative one is ours: each term is 1 where nothing has been kept, or nothing been reached.
+
+A batch of pictures has one objective each; their sum has the gradient of each in its place.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ _SMALLEST = 1e-8  # below this, a scale is rounding noise and not divided by
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The objective at one image; tensors, so that nothing waits for the device.
+    """The objective of each image; tensors, so that nothing waits for the device.
 
     Attributes:
-        total: () what is minimised.
-        content: () mean((F - P)²), unweighted, mean over the content layers.
-        style: E_l of each style layer, summed over regions, unweighted.
-        tv: () total variation, unweighted.
+        total: (B,) what is minimised.
+        content: (B,) mean((F - P)²), unweighted, mean over the content layers.
+        style: (B,) E_l of each style layer, summed over regions, unweighted.
+        tv: (B,) total variation, unweighted.
     """
 
     total: Tensor
@@ -41,14 +43,18 @@ class Losses:
     style: dict[str, Tensor]
     tv: Tensor
 
-    def numbers(self) -> dict[str, Any]:
-        """Read everything from the device."""
-        return {
-            "content": float(self.content.detach()),
-            "style": {layer: float(loss.detach()) for layer, loss in self.style.items()},
-            "tv": float(self.tv.detach()),
-            "total": float(self.total.detach()),
-        }
+    def numbers(self) -> list[dict[str, Any]]:
+        """Read everything from the device, image by image."""
+        read = torch.stack([self.total, self.content, self.tv, *self.style.values()], 1)
+        return [
+            {
+                "content": content,
+                "style": dict(zip(self.style, style, strict=True)),
+                "tv": tv,
+                "total": total,
+            }
+            for total, content, tv, *style in read.tolist()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class StyleTarget:
     """Gram matrices to reach, and where.
 
     Attributes:
-        grams: layer -> (1, C, C).
+        grams: layer -> (B, C, C), or (1, C, C) for all images.
         guides: layer -> (H', W') share of each position, or None for the whole image.
     """
 
@@ -90,7 +96,7 @@ class Objective:
 
         Args:
             backbone: shared, frozen.
-            content: (1, 3, H, W) in [0, 1].
+            content: (B, 3, H, W) in [0, 1].
             targets: one for each region; one without guides for the whole image.
             options: layers, weights, pooling.
             strips: how much of the network is computed in strips, which need less memory.
@@ -116,6 +122,8 @@ class Objective:
         self._content = {layer: _Distance(target) for layer, target in features.items()}
         weights = options.layer_weights or (1.0,) * len(self._style_layers)
         named = dict(zip(self._style_layers, weights, strict=True))
+        self._content_scales: Mapping[str, float | Tensor]
+        self._style_scales: Mapping[str, float | Tensor]
         if options.objective == "gatys":
             self._content_scales = dict.fromkeys(
                 self._content_layers, options.content_weight / len(self._content_layers)
@@ -124,15 +132,14 @@ class Objective:
                 layer: options.style_weight * weight for layer, weight in named.items()
             }
         else:
+            kept = (1 - options.strength) / len(self._content_layers)
             share = 1 / max(sum(weights), _SMALLEST)
             self._content_scales = {
-                layer: (1 - options.strength)
-                / len(self._content_layers)
-                / max(float(target.float().var()), _SMALLEST)
+                layer: _over(kept, target.float().var((1, 2, 3)))
                 for layer, target in features.items()
             }
             self._style_scales = {
-                layer: options.strength * share * weight / max(float(start[layer]), _SMALLEST)
+                layer: _over(options.strength * share * weight, start[layer])
                 for layer, weight in named.items()
             }
         self._tv_weight = options.tv_weight
@@ -146,17 +153,17 @@ class Objective:
         return True
 
     def __call__(self, image: Tensor) -> Losses:
-        """Evaluate at an image, (1, 3, H, W); differentiable."""
+        """Evaluate at images, (B, 3, H, W); differentiable."""
         measured = self._measure(image, self._content)
         content = {layer: measured[layer][-1] for layer in self._content_layers}
         style = self._style_losses(measured)
-        tv = total_variation(image) if self._tv_weight else image.new_zeros(())
+        tv = total_variation(image) if self._tv_weight else image.new_zeros(len(image))
         total = self._tv_weight * tv
         for layer, loss in content.items():
             total = total + self._content_scales[layer] * loss
         for layer, loss in style.items():
             total = total + self._style_scales[layer] * loss
-        mean = torch.stack(list(content.values())).mean()
+        mean = torch.stack(list(content.values())).mean(0)
         return Losses(total, mean, style, tv)
 
     def _measure(self, image: Tensor, content: Mapping[str, Term]) -> dict[str, list[Tensor]]:
@@ -173,7 +180,7 @@ class Objective:
                     style_loss(measured[layer][region], target.grams[layer])
                     for region, target in enumerate(self._targets)
                 ]
-            ).sum()
+            ).sum(0)
             for layer in self._style_layers
         }
 
@@ -191,13 +198,13 @@ class _Gram:
 
 
 class _Distance:
-    """Term: the content loss, ()."""
+    """Term: the content loss, (B,)."""
 
     def __init__(self, target: Tensor) -> None:
         self._target = target  # (B, C, H, W)
 
     def __call__(self, features: Tensor, rows: slice) -> Tensor:
-        return content_share(features, self._target[:, :, rows], self._target.numel())
+        return content_share(features, self._target[:, :, rows], self._target[0].numel())
 
 
 class _Copy:
@@ -223,3 +230,8 @@ def _positions(backbone: Backbone, image: Tensor) -> dict[str, tuple[int, int]]:
     """Height and width of every layer for an image, (B, 3, H, W)."""
     table = layer_table(backbone.name, (image.shape[2], image.shape[3]))
     return {row.name: (row.output[1], row.output[2]) for row in table}
+
+
+def _over(weight: float, values: Tensor) -> Tensor:
+    """A weight over each of the values, (B,), divided in double precision."""
+    return values.new_tensor([weight / max(value, _SMALLEST) for value in values.tolist()])

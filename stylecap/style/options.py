@@ -69,6 +69,11 @@ class StyleOptions:
     blend: tuple[float, ...] = option(
         (), "one weight for each style image; equal if not given", minimum=0
     )
+    early_stopping: bool = option(
+        True,
+        "go on to the next scale, or end, when the picture no longer changes visibly",
+        advanced=True,
+    )
     init: str = option(
         "content",
         "what the painting starts from (image: the picture given with --init-image)",
@@ -84,7 +89,7 @@ class StyleOptions:
     )
     objective: str = option(
         "relative",
-        "relative (one strength for all sizes) or gatys (the paper's, with its weights)",
+        "relative (weighed by the strength) or gatys (the paper's, with its weights)",
         choices=("relative", "gatys"),
         advanced=True,
     )
@@ -169,6 +174,16 @@ class StyleOptions:
     def resolved_style_layers(self) -> tuple[str, ...]:
         """The layers given, or the backbone's usual ones."""
         return self.style_layers or DEFAULT_LAYERS[self.backbone][1]
+
+
+def recorded_options(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's record says of `StyleOptions`, by field.
+
+    Args:
+        recorded: the record's options; one that does not speak of early stopping made all steps.
+    """
+    values = {name: value for name, value in recorded.items() if name != "mask_colors"}
+    return {"early_stopping": False, **values}
 
 
 def parse_memory(text: str) -> int:

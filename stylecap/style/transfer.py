@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import mul
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ from stylecap.style.strips import Strips
 
 _SHORTEST_SIDE = 64  # px; a scale below it shows nothing of content or style
 _DIVERGED = 4.0  # times the best loss of this scale: return to the best picture
+_LOOK_EVERY = 10  # steps from one look at whether the picture still changes to the next
+_INVISIBLE = 0.5 / 255  # mean change of a pixel between two looks that 8 bits would hide
 _FINE_SHARE = 0.8  # strength at which scales are mixed
 _NOISE = 0.1  # deviation of the noise that a painting may start from
 
@@ -67,6 +70,25 @@ class Transfer:
     memory: str
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One of several pictures that are painted together, and who is told of it.
+
+    Attributes:
+        content: (1, 3, H, W) in [0, 1], at the size of the result.
+        init_image: (1, 3, H, W), required by and only used with ``init="image"``.
+        resume: where an equal transfer was; the result is the one that it would have had.
+        on_progress: called after every step.
+        on_checkpoint: called after every step, before ``on_progress``.
+    """
+
+    content: Tensor
+    init_image: Tensor | None = None
+    resume: Checkpoint | None = None
+    on_progress: OnProgress | None = None
+    on_checkpoint: OnCheckpoint | None = None
+
+
 def transfer_style(
     content: Tensor,
     styles: Sequence[Tensor],
@@ -84,39 +106,67 @@ def transfer_style(
     """Paint the content in the manner of the styles.
 
     Args:
-        content: (1, 3, H, W) in [0, 1], at the size of the result.
+        content: as in `Subject`.
+        styles: as in `transfer_together`.
+        options: as in `transfer_together`.
+        backbone: as in `transfer_together`.
+        init_image: as in `Subject`.
+        regions: as in `transfer_together`.
+        cache: as in `transfer_together`.
+        resume: as in `Subject`.
+        on_progress: as in `Subject`.
+        on_checkpoint: as in `Subject`.
+        should_stop: as in `transfer_together`.
+    Raises:
+        As `transfer_together`.
+    """
+    subject = Subject(content, init_image, resume, on_progress, on_checkpoint)
+    (done,) = transfer_together(
+        [subject], styles, options, backbone, regions=regions, cache=cache, should_stop=should_stop
+    )
+    return done
+
+
+def transfer_together(
+    subjects: Sequence[Subject],
+    styles: Sequence[Tensor],
+    options: StyleOptions,
+    backbone: Backbone,
+    *,
+    regions: Tensor | None = None,
+    cache: StyleCache | None = None,
+    should_stop: ShouldStop | None = None,
+) -> list[Transfer]:
+    """Paint several contents in the manner of the same styles, as one batch.
+
+    Each goes the way it would go alone, to within rounding.
+
+    Args:
+        subjects: of one size; those to resume all after the same step.
         styles: each (1, 3, H', W'), large enough for the style scale.
-        options: all but size, which the content has.
+        options: all but size, which the contents have.
         backbone: of the options' name.
-        init_image: (1, 3, H, W), required by and only used with ``init="image"``.
         regions: (R, 1, H, W) zeros and ones, one region for each style, or None.
         cache: shared with other transfers; the styles' Gram matrices are looked up there.
-        resume: where an equal transfer was; the result is the one that it would have had.
-        on_progress: called after every step.
-        on_checkpoint: called after every step, before ``on_progress``.
         should_stop: asked before every step.
+    Returns:
+        One for each subject.
     Raises:
         OptionError: options that contradict each other or the inputs.
-        InputError: the content is too small or too narrow for the layers.
+        InputError: the contents are too small or too narrow for the layers, or differ in size.
         DeviceError: the optimisation does not fit into memory.
-        RecordError: the checkpoint to resume from is of another transfer.
+        RecordError: a checkpoint to resume from is of another transfer, or of another step
+            than the others'.
     """
-    size = (content.shape[-2], content.shape[-1])
-    _check(size, options, backbone, len(styles), init_image, regions)
+    size = _common_size(subjects)
+    for subject in subjects:
+        _check(size, options, backbone, len(styles), subject.init_image, regions)
     runtime = backbone.runtime
-    budget = memory_budget(options, runtime) if resume is None else resume.budget
+    budget = _budget(subjects, options, runtime)
     check_memory(size, options, runtime, budget)
+    content = torch.cat([subject.content for subject in subjects])  # (B, 3, H, W)
     sizes = scale_sizes(size, options)
-    # Only hashed where somebody asks for a checkpoint or brings one.
-    identity = lru_cache(
-        lambda: transfer_identity([content, *styles, init_image, regions], options, backbone)
-    )
-    if resume is not None and resume.identity != identity():
-        raise RecordError(
-            "checkpoint: it is of a run with other options, inputs, network, threads or versions; "
-            "start without it"
-        )
-    run = _Run(options, runtime, budget, identity, resume, on_progress, on_checkpoint, should_stop)
+    run = _Run(subjects, styles, regions, options, sizes, backbone, budget, should_stop)
     painting = content
     with runtime.using_threads():
         for order, at in enumerate(sizes):
@@ -124,11 +174,11 @@ def transfer_style(
                 continue
             small = resize_image(content, at)
             start = (
-                resize_image(painting, at) if order else _start(small, styles, init_image, options)
+                resize_image(painting, at) if order else _start(small, subjects, styles, options)
             )
             plan = plan_memory(at, options, runtime, budget)
             run.spared |= plan.spares
-            seen, prepared, bring_back = _colored(small, styles, start, options)
+            seen, prepared, bring_back = _colored(small, styles, options)
             objective = Objective(
                 backbone,
                 seen.expand(-1, 3, -1, -1),
@@ -136,20 +186,21 @@ def transfer_style(
                 options,
                 plan.strips,
             )
-            steps = options.steps // len(sizes) + (order < options.steps % len(sizes))
             stage = f"scale {order + 1} of {len(sizes)}, {at[1]}x{at[0]}"
             variable = luminance(start) if options.color == "keep-luminance" else start
             optimizer: Optimizer = (
-                LBFGS(plan.history) if options.optimizer == "lbfgs" else Adam(options.learning_rate)
+                LBFGS(len(subjects), plan.history)
+                if options.optimizer == "lbfgs"
+                else Adam(options.learning_rate, len(subjects))
             )
             painting = bring_back(
-                run.descend(objective, optimizer, variable, order, steps, stage, bring_back)
+                run.descend(objective, optimizer, variable, order, stage, bring_back)
             )
             if run.stopped:
                 break
     if painting.shape[-2:] != content.shape[-2:]:
         painting = _enlarge(painting, content, options)
-    return run.result(painting)
+    return run.results(painting)
 
 
 def mix_scales(
@@ -211,6 +262,11 @@ def scale_sizes(size: tuple[int, int], options: StyleOptions) -> list[tuple[int,
     return sizes[-options.steps :]
 
 
+def scale_steps(options: StyleOptions, scales: int) -> list[int]:
+    """Steps at each of the scales that a painting goes through, if none settles early."""
+    return [options.steps // scales + (order < options.steps % scales) for order in range(scales)]
+
+
 @dataclass(slots=True)
 class _Descent:
     """The optimisation of one scale between two steps."""
@@ -218,8 +274,24 @@ class _Descent:
     optimizer: Optimizer
     image: Tensor
     good: Tensor
-    best: float = math.inf
+    seen: Tensor
+    best: list[float]
+    settled: list[bool]
     step: int = 0
+
+    def look(self, x: Tensor, anew: Container[int]) -> None:
+        """Note which pictures have not changed visibly since the last look; reads the device.
+
+        Args:
+            x: (B, C, H, W), the pictures now.
+            anew: numbers of those that are to be compared with later ones only.
+        """
+        moved = (x - self.seen).abs().mean(dim=(1, 2, 3)).tolist()
+        self.settled = [
+            before or (change < _INVISIBLE and number not in anew)
+            for number, (before, change) in enumerate(zip(self.settled, moved, strict=True))
+        ]
+        self.seen = x
 
 
 class _Run:
@@ -227,32 +299,66 @@ class _Run:
 
     def __init__(
         self,
+        subjects: Sequence[Subject],
+        styles: Sequence[Tensor],
+        regions: Tensor | None,
         options: StyleOptions,
-        runtime: Runtime,
+        sizes: Sequence[tuple[int, int]],
+        backbone: Backbone,
         budget: int | None,
-        identity: Callable[[], str],
-        resume: Checkpoint | None,
-        on_progress: OnProgress | None,
-        on_checkpoint: OnCheckpoint | None,
         should_stop: ShouldStop | None,
     ) -> None:
+        # Only hashed where somebody asks for a checkpoint or brings one.
+        self._identities = [
+            lru_cache(
+                partial(
+                    transfer_identity,
+                    [subject.content, *styles, subject.init_image, regions],
+                    options,
+                    backbone,
+                )
+            )
+            for subject in subjects
+        ]
+        self._subjects = subjects
         self._options = options
-        self._runtime = runtime
+        self._runtime = backbone.runtime
         self._budget = budget
-        self._identity = identity
-        self._resume = resume
-        self._on_progress = on_progress
-        self._on_checkpoint = on_checkpoint
+        self._resume = self._checked()
         self._should_stop = should_stop
         # Reading a loss makes a GPU wait; on a CPU it is there already.
-        self._read_every = 1 if runtime.device == "cpu" else 10
-        self._begin = time.perf_counter() - (resume.seconds if resume else 0)
-        self._messages: list[str] = list(resume.messages) if resume else []
-        self._loss: dict[str, Any] = {}
-        self._step = resume.steps if resume else 0
-        self.first_scale = resume.scale if resume else 0
+        self._read_every = 1 if self._runtime.device == "cpu" else 10
+        before = self._resume or (None,) * len(subjects)
+        now = time.perf_counter()
+        self._begins = [now - (each.seconds if each else 0) for each in before]
+        self._messages = [list(each.messages) if each else [] for each in before]
+        self._losses: list[dict[str, Any]] = [{} for _ in subjects]
+        self._steps = [each.steps if each else 0 for each in before]
+        self.first_scale = self._resume[0].scale if self._resume else 0
+        self._planned = scale_steps(options, len(sizes))
+        self._pixels = [height * width for height, width in sizes]
         self.stopped = False
         self.spared = False
+
+    def _checked(self) -> list[Checkpoint]:
+        """The checkpoint of each subject, or none at all."""
+        found = []
+        for subject, identity in zip(self._subjects, self._identities, strict=True):
+            if subject.resume is None:
+                continue
+            if subject.resume.identity != identity():
+                raise RecordError(
+                    "checkpoint: it is of a run with other options, inputs, network, threads or "
+                    "versions; start without it"
+                )
+            found.append(subject.resume)
+        alike = len({(each.scale, each.step) for each in found}) == 1
+        if found and not (alike and len(found) == len(self._subjects)):
+            raise RecordError(
+                "checkpoint: pictures painted together must all be after the same step; paint "
+                "those that are not by themselves"
+            )
+        return found
 
     def descend(
         self,
@@ -260,42 +366,37 @@ class _Run:
         optimizer: Optimizer,
         start: Tensor,
         scale: int,
-        steps: int,
         stage: str,
         bring_back: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """Minimise over one scale; returns the last good picture, shaped like ``start``."""
+        """Minimise over one scale; returns the last good pictures, shaped like ``start``."""
         at = self._begun(optimizer, start)
-        while at.step < steps:
+        while at.step < self._planned[scale] and not all(at.settled):
             if self._should_stop is not None and self._should_stop():
                 self.stopped = True
                 break
             x = at.image.detach().requires_grad_()
             losses, gradient = self._evaluate(objective, x)
-            self._step += 1
-            message, total = "", None
-            if at.step % self._read_every == 0:
-                total = float(losses.total.detach())
-                if math.isfinite(total) and total <= _DIVERGED * at.best:
-                    at.good, at.best = x.detach(), min(at.best, total)
-                else:
-                    message = f"step {self._step}: the loss became {total:.3g}; shorter steps"
-                    self._messages.append(message)
-                    at.optimizer.restart(0.25)
-                    at.image = at.good
-            if not message:
-                at.image = at.optimizer.step(x, gradient).clamp(0, 1)
+            for number, settled in enumerate(at.settled):
+                self._steps[number] += not settled
+            at.image = _chosen(at.settled, at.image, at.optimizer.step(x, gradient).clamp(0, 1))
+            numbers = losses.numbers() if at.step % self._read_every == 0 else []
+            messages = self._return_diverged(at, x.detach(), numbers)
+            if self._options.early_stopping and at.step % _LOOK_EVERY == 0:
+                at.look(x.detach(), messages)
             at.step += 1
-            if self._on_checkpoint is not None:
-                self._on_checkpoint(lambda: self._checkpoint(scale, at))
-            self._report(stage, total, losses, message, at.image, bring_back)
+            for number, subject in enumerate(self._subjects):
+                if subject.on_checkpoint is not None:
+                    subject.on_checkpoint(partial(self._checkpoint, number, scale, at))
+            self._report(scale, at, stage, numbers, messages, bring_back)
         x = at.image
         with torch.no_grad():
-            final = objective(x.expand(-1, 3, -1, -1))
-            if not float(final.total) <= _DIVERGED * at.best:
-                x, final = at.good, objective(at.good.expand(-1, 3, -1, -1))
-        self._loss = final.numbers()
-        if not math.isfinite(self._loss["total"]):
+            self._losses = objective(x.expand(-1, 3, -1, -1)).numbers()
+            diverged = _diverged(self._losses, at.best)
+            if any(diverged):
+                x = _chosen(diverged, at.good, x)
+                self._losses = objective(x.expand(-1, 3, -1, -1)).numbers()
+        if not all(math.isfinite(loss["total"]) for loss in self._losses):
             raise DeviceError(
                 f"the objective is not a number even for the picture it starts from, on "
                 f"{self._runtime.device}; try --precision float32, or smaller weights"
@@ -307,83 +408,178 @@ class _Run:
         while True:
             try:
                 losses = objective(x.expand(-1, 3, -1, -1))
-                return losses, torch.autograd.grad(losses.total, x)[0]
+                return losses, torch.autograd.grad(losses.total.sum(), x)[0]
             except torch.OutOfMemoryError:
                 if not objective.save_memory():
                     raise
-            self._messages.append(f"step {self._step + 1}: out of memory; more of it in strips")
+            for steps, messages in zip(self._steps, self._messages, strict=True):
+                messages.append(f"step {steps + 1}: out of memory; more of it in strips")
+
+    def _return_diverged(
+        self, at: _Descent, x: Tensor, losses: Sequence[dict[str, Any]]
+    ) -> dict[int, str]:
+        """Put pictures that diverged at ``x`` back to their last good one.
+
+        Args:
+            at: the descent, a step after ``x``.
+            x: (B, C, H, W), where the losses were read.
+            losses: of each picture; empty where none were read.
+        Returns:
+            For people, by the pictures' numbers.
+        """
+        messages: dict[int, str] = {}
+        if not losses:
+            return messages
+        diverged = _diverged(losses, at.best)
+        at.good = _chosen(diverged, at.good, x)
+        at.image = _chosen(diverged, at.good, at.image)
+        for number, loss in enumerate(losses):
+            total = loss["total"]
+            if not diverged[number]:
+                at.best[number] = min(at.best[number], total)
+                continue
+            at.optimizer.restart(number, 0.25)
+            step = self._steps[number]
+            messages[number] = f"step {step}: the loss became {total:.3g}; shorter steps"
+            self._messages[number].append(messages[number])
+        return messages
 
     def _begun(self, optimizer: Optimizer, start: Tensor) -> _Descent:
-        """A scale at its start, or where the checkpoint left it."""
+        """A scale at its start, or where the checkpoints left it."""
         device = self._runtime.torch_device
-        before, self._resume = self._resume, None
-        if before is None:
+        before, self._resume = self._resume, []
+        if not before:
             x = start.to(device).contiguous()
-            return _Descent(optimizer, x, x)
+            count = len(self._subjects)
+            seen = torch.full_like(x, math.inf)
+            return _Descent(optimizer, x, x, seen, [math.inf] * count, [False] * count)
         optimizer.load(
-            {name: v.to(device) if v.ndim else v for name, v in before.optimizer.items()}
+            [
+                {name: v.to(device) if v.ndim else v for name, v in each.optimizer.items()}
+                for each in before
+            ]
         )
-        image, good = before.image.to(device), before.good.to(device)
-        return _Descent(optimizer, image, good, before.best, before.step)
+        image, good, seen = (
+            torch.cat(images).to(device)
+            for images in zip(*((each.image, each.good, each.seen) for each in before), strict=True)
+        )
+        best, settled = [each.best for each in before], [each.settled for each in before]
+        return _Descent(optimizer, image, good, seen, best, settled, before[0].step)
 
-    def _checkpoint(self, scale: int, at: _Descent) -> Checkpoint:
+    def _checkpoint(self, number: int, scale: int, at: _Descent) -> Checkpoint:
+        this = slice(number, number + 1)
         return Checkpoint(
-            identity=self._identity(),
+            identity=self._identities[number](),
             runtime=self._runtime,
             budget=self._budget,
             scale=scale,
             step=at.step,
-            steps=self._step,
-            seconds=time.perf_counter() - self._begin,
-            messages=tuple(self._messages),
-            best=at.best,
-            image=at.image.detach().cpu(),
-            good=at.good.cpu(),
-            optimizer={name: value.cpu() for name, value in at.optimizer.state().items()},
+            steps=self._steps[number],
+            seconds=time.perf_counter() - self._begins[number],
+            messages=tuple(self._messages[number]),
+            best=at.best[number],
+            settled=at.settled[number],
+            image=at.image[this].detach().cpu(),
+            good=at.good[this].cpu(),
+            seen=at.seen[this].cpu().clone(),  # a file holds no tensor twice
+            optimizer={name: value.cpu() for name, value in at.optimizer.state(number).items()},
         )
 
     def _report(
         self,
+        scale: int,
+        at: _Descent,
         stage: str,
-        total: float | None,
-        losses: Losses,
-        message: str,
-        x: Tensor,
+        losses: Sequence[dict[str, Any]],
+        messages: dict[int, str],
         bring_back: Callable[[Tensor], Tensor],
     ) -> None:
-        if self._on_progress is None:
-            return
-        shown = x.detach()
-        parts = {}
-        if total is not None:
-            parts = {
-                "content": float(losses.content.detach()),
-                "style": sum(float(loss.detach()) for loss in losses.style.values()),
-            }
-        self._on_progress(
-            Progress(
-                step=self._step,
-                steps=self._options.steps,
-                seconds=time.perf_counter() - self._begin,
-                stage=stage,
-                loss=total,
-                parts=parts,
-                message=message,
-                preview=lambda: bring_back(shown).cpu(),
+        shown = at.image.detach()
+        made = [*self._planned[:scale], at.step]
+        left = [0 if all(at.settled) else self._planned[scale] - at.step]
+        left += self._planned[scale + 1 :]
+        work = sum(map(mul, made, self._pixels))
+        rest = sum(map(mul, left, self._pixels[scale:]))
+        for number, subject in enumerate(self._subjects):
+            if subject.on_progress is None:
+                continue
+            loss = losses[number] if losses else {}
+            subject.on_progress(
+                Progress(
+                    step=self._steps[number],
+                    steps=self._steps[number] + sum(left),
+                    seconds=time.perf_counter() - self._begins[number],
+                    stage=stage,
+                    loss=loss.get("total"),
+                    parts={"content": loss["content"], "style": sum(loss["style"].values())}
+                    if loss
+                    else {},
+                    message=messages.get(number, ""),
+                    share=work / (work + rest),
+                    preview=partial(_preview, bring_back, shown, number),
+                )
             )
-        )
 
-    def result(self, painting: Tensor) -> Transfer:
+    def results(self, paintings: Tensor) -> list[Transfer]:
         """Sum up."""
-        return Transfer(
-            image=painting.float().cpu(),
-            loss=self._loss,
-            steps=self._step,
-            seconds=time.perf_counter() - self._begin,
-            stopped=self.stopped,
-            messages=tuple(self._messages),
-            memory=memory_taken(self._budget, self._runtime) if self.spared else AUTO,
+        return [
+            Transfer(
+                image=painting.float().cpu(),
+                loss=loss,
+                steps=steps,
+                seconds=time.perf_counter() - begin,
+                stopped=self.stopped,
+                messages=tuple(messages),
+                memory=memory_taken(self._budget, self._runtime) if self.spared else AUTO,
+            )
+            for painting, loss, steps, begin, messages in zip(
+                torch.split(paintings, 1),
+                self._losses,
+                self._steps,
+                self._begins,
+                self._messages,
+                strict=True,
+            )
+        ]
+
+
+def _diverged(losses: Sequence[dict[str, Any]], best: Sequence[float]) -> list[bool]:
+    """Whether the loss of each picture is far above its best one, or no number."""
+    return [
+        not (math.isfinite(loss["total"]) and loss["total"] <= _DIVERGED * lowest)
+        for loss, lowest in zip(losses, best, strict=True)
+    ]
+
+
+def _chosen(first: Sequence[bool], one: Tensor, other: Tensor) -> Tensor:
+    """Of each picture the one where it is said so, else the other: (B, C, H, W)."""
+    if not any(first):
+        return other
+    pairs = zip(first, torch.split(one, 1), torch.split(other, 1), strict=True)
+    return torch.cat([a if chosen else b for chosen, a, b in pairs])
+
+
+def _preview(bring_back: Callable[[Tensor], Tensor], shown: Tensor, number: int) -> Tensor:
+    return bring_back(shown)[number : number + 1].cpu()
+
+
+def _common_size(subjects: Sequence[Subject]) -> tuple[int, int]:
+    sizes = sorted({(s.content.shape[-2], s.content.shape[-1]) for s in subjects})
+    if len(sizes) != 1:
+        raise InputError(
+            f"contents: pictures painted together need one size, got "
+            f"{', '.join(f'{width}x{height}' for height, width in sizes) or 'none'}"
         )
+    return sizes[0]
+
+
+def _budget(subjects: Sequence[Subject], options: StyleOptions, runtime: Runtime) -> int | None:
+    """Bytes of memory that each may take, or as many as it was planned with; None if unknown."""
+    before = [subject.resume.budget for subject in subjects if subject.resume is not None]
+    if before:
+        return min((budget for budget in before if budget is not None), default=None)
+    budget = memory_budget(options, runtime)
+    return None if budget is None else budget // len(subjects)
 
 
 def _check(
@@ -421,14 +617,17 @@ def _check(
 
 
 def _start(
-    content: Tensor, styles: Sequence[Tensor], init_image: Tensor | None, options: StyleOptions
+    content: Tensor, subjects: Sequence[Subject], styles: Sequence[Tensor], options: StyleOptions
 ) -> Tensor:
-    chosen = styles[0] if options.init == "style" else init_image
-    if chosen is not None:
-        return resize_image(chosen, (content.shape[-2], content.shape[-1]))
+    size = (content.shape[-2], content.shape[-1])
+    if options.init == "style":
+        return resize_image(styles[0], size).expand(len(content), -1, -1, -1)
+    if options.init == "image":
+        given = [s.init_image for s in subjects if s.init_image is not None]
+        return torch.cat([resize_image(image, size) for image in given])
     if options.init == "noise":
         generator = torch.Generator().manual_seed(options.seed)
-        noise = torch.randn(content.shape, generator=generator)
+        noise = torch.randn(content.shape[1:], generator=generator)
         return (content.mean(dim=(2, 3), keepdim=True) + _NOISE * noise).clamp(0, 1)
     return content
 
@@ -479,7 +678,12 @@ def _grams(
     cache: StyleCache | None,
 ) -> dict[str, Tensor]:
     def make() -> dict[str, Tensor]:
-        return style_grams(backbone, resize_image(style, size), options, strips)
+        # One by one: a style may be larger than the paintings.
+        each = [
+            style_grams(backbone, one, options, strips)
+            for one in torch.split(resize_image(style, size), 1)
+        ]
+        return {layer: torch.cat([grams[layer] for grams in each]) for layer in each[0]}
 
     if cache is None:
         return make()
@@ -498,15 +702,29 @@ def _shrink(regions: Tensor, at: tuple[int, int]) -> Tensor:
 
 
 def _colored(
-    content: Tensor, styles: Sequence[Tensor], start: Tensor, options: StyleOptions
+    content: Tensor, styles: Sequence[Tensor], options: StyleOptions
 ) -> tuple[Tensor, list[Tensor], Callable[[Tensor], Tensor]]:
-    """Content and styles as the objective sees them, and the way back to a coloured picture."""
+    """Contents and styles as the objective sees them, and the way back to coloured pictures.
+
+    The styles are (B, 3, H', W') where each content gives them its own colours, else (1, ...).
+    """
+    each = torch.split(content, 1)
     if options.color == "keep-luminance":
         gray = luminance(content)
-        seen = [match_luminance(luminance(s), gray).expand(-1, 3, -1, -1) for s in styles]
-        return gray, seen, lambda y: join_luminance(y, content.to(y.device))
+        seen = [
+            torch.cat([match_luminance(luminance(style), g) for g in torch.split(gray, 1)])
+            for style in styles
+        ]
+        return (
+            gray,
+            [style.expand(-1, 3, -1, -1) for style in seen],
+            lambda y: join_luminance(y, content.to(y.device)),
+        )
     if options.color == "match":
-        matched = [match_color(s, content, options.color_method) for s in styles]
+        matched = [
+            torch.cat([match_color(style, one, options.color_method) for one in each])
+            for style in styles
+        ]
         return content, matched, lambda x: x
     return content, list(styles), lambda x: x
 
