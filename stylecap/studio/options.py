@@ -15,7 +15,7 @@ class RerankOptions:
         20, "How many of the nearest the captioner reads again.", minimum=10, maximum=1000
     )
     weight: float = option(
-        0.1, "Of its log-probability a word, beside the cosine.", minimum=0, maximum=10
+        0.3, "Of its log-probability a word, beside the cosine.", minimum=0, maximum=10
     )
 
     def __post_init__(self) -> None:
