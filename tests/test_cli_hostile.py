@@ -349,6 +349,7 @@ def test_permissions_as_an_ordinary_user() -> None:
             capture_output=True, text=True, cwd=place, timeout=120,
             env={
                 **os.environ, "PYTHONPATH": str(root), "HOME": str(place),
+                "XDG_CACHE_HOME": str(place / "cache"),
                 "STYLECAP_WEIGHTS": str(place / "weights"),
             },
         )  # fmt: skip
