@@ -21,7 +21,7 @@ import stylecap
 from stylecap.images import to_image, to_picture
 from stylecap.progress import Progress
 from stylecap.studio.quality import load_judge, lpips
-from stylecap.style.transfer import _LOOK_EVERY
+from stylecap.style.descent import _LOOK_EVERY
 
 OTHER = {"bfloat16": "float32", "float32": "bfloat16"}
 

@@ -17,7 +17,8 @@ import torch
 
 import stylecap
 from stylecap.images import load_picture, scale_picture, to_image
-from stylecap.style.transfer import Subject, transfer_together
+from stylecap.style.descent import Subject
+from stylecap.style.transfer import transfer_together
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 STEPS = 5  # after two, the first of which computes what stays

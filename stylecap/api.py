@@ -37,8 +37,9 @@ from stylecap.style.builtin import STYLES, paint_style
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint
 from stylecap.style.control import regions_of
+from stylecap.style.descent import Subject, Transfer
 from stylecap.style.options import AUTO, StyleOptions
-from stylecap.style.transfer import Subject, Transfer, mix_scales, transfer_together
+from stylecap.style.transfer import mix_scales, transfer_together
 from stylecap.weights import file_sha256
 
 #: What can be given as a picture: a path, a PIL picture, or an image (1, 3, H, W) in [0, 1],

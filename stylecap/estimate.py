@@ -19,11 +19,12 @@ from stylecap.images import fit_long_side
 from stylecap.measured import measure, processor, recall
 from stylecap.progress import Progress
 from stylecap.runtime import Runtime
+from stylecap.style.descent import scale_steps
 from stylecap.style.memory import memory_budget, plan_memory
 from stylecap.style.optimizers import HISTORY, LBFGS
 from stylecap.style.options import StyleOptions
 from stylecap.style.strips import share_in_strips
-from stylecap.style.transfer import scale_sizes, scale_steps
+from stylecap.style.transfer import scale_sizes
 
 _STEPS = 3  # measured, after one that warms up
 _LARGEST_PX = 1024  # measured; what is larger is taken to cost the same a pixel

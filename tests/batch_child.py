@@ -21,7 +21,7 @@ from typing import Any
 from stylecap import images
 from stylecap.batch.journal import STATE, Journal
 from stylecap.cli.main import main
-from stylecap.style import checkpoint, transfer
+from stylecap.style import checkpoint, descent
 
 import_module("stylecap.batch.driver")  # before the fork: it brings torch, once for all
 
@@ -77,7 +77,7 @@ def arm(moment: str, count: int) -> None:
         if final and moment == "named":
             came()
 
-    real_put, real_report = Journal.put, transfer._Run._report
+    real_put, real_report = Journal.put, descent.Run._report
 
     def put(self: Journal, rows: Any) -> None:
         listed = list(rows)
@@ -94,7 +94,7 @@ def arm(moment: str, count: int) -> None:
     images.write_atomically = while_writing("picture", images.write_atomically)
     os.fsync, os.replace = fsync, replace
     Journal.put = put
-    transfer._Run._report = report
+    descent.Run._report = report
 
 
 def run(moment: str, count: int, output: str, arguments: list[str]) -> int:

@@ -14,12 +14,13 @@ from torch import Tensor
 from stylecap import api
 from stylecap.errors import OutputError, RecordError
 from stylecap.images import save_picture, to_picture
-from stylecap.style import transfer
+from stylecap.style import descent, transfer
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, load_checkpoint
+from stylecap.style.descent import Transfer
 from stylecap.style.optimizers import LBFGS
 from stylecap.style.options import StyleOptions
-from stylecap.style.transfer import Transfer, transfer_style
+from stylecap.style.transfer import transfer_style
 
 from .small import photo, small_backbone
 
@@ -71,7 +72,7 @@ def test_resumed_equals_uninterrupted(
 def test_resumed_where_scales_end_early(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_INVISIBLE", 1.0)
+    monkeypatch.setattr(descent, "_INVISIBLE", 1.0)
     chosen = options(steps=60)
     told: list[tuple[int, int]] = []
     whole = paint(chosen, on_progress=lambda progress: told.append((progress.step, progress.steps)))

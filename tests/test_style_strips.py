@@ -13,10 +13,11 @@ from torch import Tensor
 from stylecap.backbone import Backbone, architecture
 from stylecap.errors import DeviceError, OptionError
 from stylecap.runtime import Runtime
-from stylecap.style import memory, transfer
+from stylecap.style import memory
 from stylecap.style.control import carry_guides
+from stylecap.style.descent import Transfer
 from stylecap.style.memory import check_memory, estimate_bytes, memory_budget, plan_memory
-from stylecap.style.objective import Objective, StyleTarget, style_grams
+from stylecap.style.objective import Losses, Objective, StyleTarget, style_grams
 from stylecap.style.options import StyleOptions
 from stylecap.style.strips import Strips, measure, split_stages
 from stylecap.style.transfer import transfer_style
@@ -126,9 +127,13 @@ def test_strips_in_bfloat16_are_as_near_to_float32() -> None:
 def test_every_row_belongs_to_one_strip() -> None:
     """Rows are counted: with a term that adds up ones, each layer gives its height."""
 
-    def count(features: Tensor, rows: slice) -> Tensor:
-        assert rows.stop - rows.start == features.shape[2]
-        return torch.tensor(float(features.shape[2]))
+    class Count:
+        def __call__(self, features: Tensor, rows: slice) -> Tensor:
+            assert rows.stop - rows.start == features.shape[2]
+            return torch.tensor(float(features.shape[2]))
+
+        def slope(self, features: Tensor, rows: slice, gradient: Tensor) -> Tensor:
+            raise AssertionError("nobody asked for a gradient")
 
     backbone = small_backbone()
     for height in (63, 64, 77, 98):
@@ -136,7 +141,7 @@ def test_every_row_belongs_to_one_strip() -> None:
         names = list(backbone.layers[:-1])
         whole = backbone.features(x, names)
         with torch.no_grad():
-            found = measure(backbone, x, {n: [count] for n in names}, strips=Strips(9, 1))
+            found = measure(backbone, x, {n: [Count()] for n in names}, strips=Strips(9, 1))
         assert {n: float(total) for n, (total,) in found.items()} == {
             n: float(whole[n].shape[2]) for n in names
         }
@@ -163,9 +168,9 @@ def test_a_tighter_budget_cuts_lower_stages_first_and_then_history() -> None:
         plans.append(plan)
         budget = plan.bytes - 1
     assert all(plan.spares for plan in plans[1:])
-    assert plans[-1].history == 5
-    stages = [plan.strips.stages for plan in plans]
-    assert stages == sorted(stages) and stages[1] >= 1
+    ways = [(-plan.history, plan.strips.stages) for plan in plans]
+    assert ways == sorted(ways) and ways[1][1] >= 1
+    assert {history for history, _ in ways} == {-20, -10, -5}
 
 
 def test_what_cannot_fit_is_refused_with_a_size_that_would() -> None:
@@ -173,7 +178,7 @@ def test_what_cannot_fit_is_refused_with_a_size_that_would() -> None:
         check_memory((12000, 18000), StyleOptions(), CPU, 2 * 10**9)
     fits = int(str(refusal.value).split("--size ")[1].split()[0])
     check_memory((fits * 2 // 3, fits), StyleOptions(), CPU, 2 * 10**9)
-    assert fits > 2_000
+    assert fits > 1_500
 
 
 def test_a_budget_is_what_is_allowed_or_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +195,7 @@ def test_a_budget_is_what_is_allowed_or_what_is_free(monkeypatch: pytest.MonkeyP
             StyleOptions(memory=wrong)
 
 
-def paint(**changes: object) -> transfer.Transfer:
+def paint(**changes: object) -> Transfer:
     chosen = replace(OPTIONS, steps=6, scales=1, **changes)
     return transfer_style(photo(96, 1), [photo(64, 2)], chosen, small_backbone())
 
@@ -209,15 +214,15 @@ def test_a_painting_in_strips_is_the_same_and_says_how_much_it_took(
 
 
 def test_out_of_memory_leads_to_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, taken = transfer.Objective.__call__, []
+    real, taken = Objective.__call__, []
 
-    def scarce(self: Objective, x: Tensor) -> transfer.Losses:
+    def scarce(self: Objective, x: Tensor) -> Losses:
         taken.append(self._strips.stages)
         if self._strips.stages < 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, x)
 
-    monkeypatch.setattr(transfer.Objective, "__call__", scarce)
+    monkeypatch.setattr(Objective, "__call__", scarce)
     done = paint()
     assert taken[:4] == [0, 1, 2, 2]
     assert done.messages == ("step 1: out of memory; more of it in strips",) * 2
@@ -225,10 +230,10 @@ def test_out_of_memory_leads_to_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_out_of_memory_in_strips_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def scarce(self: Objective, x: Tensor) -> transfer.Losses:
+    def scarce(self: Objective, x: Tensor) -> Losses:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(transfer.Objective, "__call__", scarce)
+    monkeypatch.setattr(Objective, "__call__", scarce)
     with pytest.raises(torch.OutOfMemoryError):
         paint()
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from stylecap.errors import InputError, RecordError
 from stylecap.progress import Progress
 from stylecap.runtime import available_devices
-from stylecap.style import transfer
+from stylecap.style import descent, transfer
 from stylecap.style.checkpoint import Checkpoint
+from stylecap.style.descent import Subject, Transfer
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
 from stylecap.style.options import StyleOptions
-from stylecap.style.transfer import Subject, Transfer, transfer_together
+from stylecap.style.transfer import transfer_together
 
 from .small import photo, small_backbone
 
@@ -160,8 +161,8 @@ def test_one_that_diverges_returns_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_each_settles_at_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that no longer changes waits for the others at the end of a scale, as it is."""
-    monkeypatch.setattr(transfer, "_LOOK_EVERY", 2)
-    monkeypatch.setattr(transfer, "_INVISIBLE", 0.02)
+    monkeypatch.setattr(descent, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(descent, "_INVISIBLE", 0.02)
     together = paint(subjects(), options(steps=40))
     assert len({each.steps for each in together}) > 1
     for subject, ours in zip(subjects(), together, strict=True):

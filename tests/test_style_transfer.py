@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stylecap.errors import InputError, OptionError
 from stylecap.progress import Progress
 from stylecap.style import transfer
+from stylecap.style.descent import Transfer
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
 from stylecap.style.options import StyleOptions
 from stylecap.style.transfer import scale_sizes, transfer_style
@@ -170,7 +171,7 @@ def test_a_scale_ends_when_the_picture_no_longer_changes(monkeypatch: pytest.Mon
     chosen = options(steps=60, scales=2, optimizer="adam", learning_rate=1e-5)
     told: list[Progress] = []
 
-    def paint(changed: StyleOptions) -> transfer.Transfer:
+    def paint(changed: StyleOptions) -> Transfer:
         told.clear()
         return transfer_style(
             photo(140, 1), [photo(48, 2)], changed, small_backbone(), on_progress=told.append

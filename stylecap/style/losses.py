@@ -51,35 +51,46 @@ def gram_share(features: Tensor, share: Tensor | None, positions: int) -> Tensor
     return gram
 
 
+def gram_slope(features: Tensor, share: Tensor | None, positions: int, gradient: Tensor) -> Tensor:
+    """The gradient of `gram_share`, S F (G' + G'ᵀ).
+
+    Args:
+        features: as of `gram_share`.
+        share: likewise.
+        positions: likewise.
+        gradient: (B, C, C), G'.
+    Returns:
+        (B, C, H, W), in the features' own precision, in which it goes on through the network.
+    """
+    both = gradient + gradient.mT  # (B, C, C)
+    rows = features.flatten(2).mT  # (B, H*W, C), in memory as channels last are
+    if share is None:
+        slope = rows @ (both / positions).to(features.dtype)
+    else:
+        slope = (rows @ both.to(features.dtype)) * _column(share, rows)
+    return slope.mT.view_as(features)
+
+
 class _Gram(torch.autograd.Function):
-    """Fᵀ S F over the positions of (B, C, H, W), with the gradient 2 S F G' of a symmetric matrix.
+    """Fᵀ S F over the positions of (B, C, H, W), with the gradient of a symmetric matrix.
 
     Left to itself, autograd keeps a float32 copy of the features and multiplies twice, for each
-    factor of the product once, and adds. The gradient is computed in the features' own precision,
-    in which it goes on through the network.
+    factor of the product once, and adds.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, share: Tensor | None, positions: int) -> Tensor:
-        column = None if share is None else share.flatten()[:, None]  # (H*W, 1)
-        ctx.save_for_backward(features, column)
+        ctx.save_for_backward(features, share)
         ctx.positions = positions
         rows = _precise(features).flatten(2).mT  # (B, H*W, C)
-        if column is None:
+        if share is None:
             return rows.mT @ rows / positions  # (B, C, C)
-        return rows.mT @ (rows * column.to(rows.dtype))  # (B, C, C)
+        return rows.mT @ (rows * _column(share, rows))  # (B, C, C)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        features, column = ctx.saved_tensors
-        (gradient,) = gradients  # (B, C, C)
-        both = gradient + gradient.mT  # (B, C, C)
-        rows = features.flatten(2).mT  # (B, H*W, C), in memory as channels last are
-        if column is None:
-            slope = rows @ (both / ctx.positions).to(features.dtype)
-        else:
-            slope = (rows @ both.to(features.dtype)) * column.to(features.dtype)
-        return slope.mT.view_as(features), None, None
+        features, share = ctx.saved_tensors
+        return gram_slope(features, share, ctx.positions, gradients[0]), None, None
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
@@ -105,7 +116,38 @@ def content_share(features: Tensor, target: Tensor, count: int) -> Tensor:
     Returns:
         (B,) Σ (F - P)² / count, float32 or wider.
     """
-    return (_precise(features) - _precise(target)).square().sum((1, 2, 3)) / count  # (B,)
+    share: Tensor = _Content.apply(features, target, count)
+    return share
+
+
+class _Content(torch.autograd.Function):
+    """Σ (F - P)² / count, which keeps nothing for its gradient but what is there already."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, target: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(features, target)
+        ctx.count = count
+        return (_precise(features) - _precise(target)).square().sum((1, 2, 3)) / count  # (B,)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        features, target = ctx.saved_tensors
+        return content_slope(features, target, ctx.count, gradients[0]), None, None
+
+
+def content_slope(features: Tensor, target: Tensor, count: int, gradient: Tensor) -> Tensor:
+    """The gradient of `content_share`, 2 (F - P) g / count.
+
+    Args:
+        features: as of `content_share`.
+        target: likewise.
+        count: likewise.
+        gradient: (B,), g.
+    Returns:
+        (B, C, H, W), in the features' own precision.
+    """
+    scale = (2 / count * gradient)[:, None, None, None]  # (B, 1, 1, 1)
+    return ((_precise(features) - _precise(target)) * scale).to(features.dtype)
 
 
 def style_loss(gram: Tensor, target: Tensor) -> Tensor:
@@ -134,6 +176,10 @@ def total_variation(image: Tensor) -> Tensor:
     precise = _precise(image)
     across, down = (precise.diff(dim=side).square().mean((1, 2, 3)) for side in (-1, -2))
     return across + down  # (B,)
+
+
+def _column(share: Tensor, like: Tensor) -> Tensor:
+    return share.flatten()[:, None].to(like.dtype)  # (H*W, 1)
 
 
 def _precise(values: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from stylecap.errors import DeviceError, OptionError
 from stylecap.images import fit_long_side
@@ -49,7 +50,7 @@ def plan_memory(
     """The fastest way to compute a scale that fits; the smallest one if none does.
 
     More and more of the network goes into strips, the lowest stages first, where most memory is
-    and the least is computed; then L-BFGS gives up history.
+    and the least is computed; where that is not enough, L-BFGS gives up history.
 
     Args:
         size: (height, width) in pixels.
@@ -57,12 +58,9 @@ def plan_memory(
         runtime: precision.
         budget: bytes it may take, or None for as many as it likes.
     """
-    plan = None
-    for plan in _plans(size, options, runtime):
-        if budget is None or plan.bytes <= budget:
-            break
-    assert plan is not None
-    return plan
+    plans = list(_plans(size, options, runtime))
+    fitting = (plan for plan in plans if budget is None or plan.bytes <= budget)
+    return next(fitting, min(plans, key=lambda plan: plan.bytes))
 
 
 def memory_budget(options: StyleOptions, runtime: Runtime) -> int | None:
@@ -141,7 +139,7 @@ def estimate_bytes(
     width = 2 if runtime.precision == "bfloat16" else 4
     styled, contents = options.resolved_style_layers, options.resolved_content_layers
     wanted = (*styled, *contents)
-    kept = most = 0
+    kept = kept_content = most = 0
     height, across = size
     below = 3 * height * across
     for order, stage in enumerate(split_stages(options.backbone, wanted, options.pooling)):
@@ -153,21 +151,23 @@ def estimate_bytes(
             computed = min(values, strips.values) if in_strips else values
             taken = 0 if layer.kind == "relu" else computed * width
             taken += computed * _PLACE if layer.kind == "pool" else 0
-            taken += computed * 4 if layer.name in contents else 0  # the difference
             if in_strips:
                 held += taken
             else:
                 kept += taken
-            kept += values * width if layer.name in contents else 0
+            kept_content += values * width if layer.name in contents else 0
             losses = 8 if layer.name in contents else 4 if layer.name in styled else 0
             passing = (_STRIP_COPIES if in_strips else 3) * width
-            most = max(most, kept + held + computed * (passing + losses))
+            most = max(most, kept_content + kept + held + computed * (passing + losses))
         if in_strips:  # its input and output, and on the way back the gradients of both
             kept += values * width
-            most = max(most, kept + held + (values + below) * width + computed * passing)
+            gradients = (values + below) * width
+            most = max(most, kept_content + kept + held + gradients + computed * passing)
         below = values
-    images = 2 * history + 13 if options.optimizer == "lbfgs" else 11
-    return most + images * 3 * size[0] * size[1] * 4
+    # The optimiser takes its step when the gradients that pass the network are gone.
+    remembered = 2 * history if options.optimizer == "lbfgs" else 2
+    image = 3 * size[0] * size[1] * 4
+    return max(most, kept_content + 4 * image) + (remembered + 7) * image
 
 
 def _program(runtime: Runtime) -> int:
@@ -177,9 +177,7 @@ def _program(runtime: Runtime) -> int:
 def _plans(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> Iterator[Plan]:
     layers = (*options.resolved_style_layers, *options.resolved_content_layers)
     stages = len(split_stages(options.backbone, layers, options.pooling))
-    ways = [(count, HISTORY) for count in range(stages + 1)]
-    if options.optimizer == "lbfgs":
-        ways += [(stages, history) for history in _SHORTER]
-    for count, history in ways:
+    histories = (HISTORY, *_SHORTER) if options.optimizer == "lbfgs" else (HISTORY,)
+    for history, count in product(histories, range(stages + 1)):
         strips = Strips(count)
         yield Plan(strips, history, estimate_bytes(size, options, runtime, strips, history))

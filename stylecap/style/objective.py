@@ -20,7 +20,14 @@ import torch
 from torch import Tensor
 
 from stylecap.backbone import Backbone, layer_table
-from stylecap.style.losses import content_share, gram_share, style_loss, total_variation
+from stylecap.style.losses import (
+    content_share,
+    content_slope,
+    gram_share,
+    gram_slope,
+    style_loss,
+    total_variation,
+)
 from stylecap.style.options import StyleOptions
 from stylecap.style.strips import Strips, Term, measure, split_stages
 
@@ -193,8 +200,13 @@ class _Gram:
         self._share = None if guide is None else guide / guide.sum()  # (H, W)
 
     def __call__(self, features: Tensor, rows: slice) -> Tensor:
-        share = None if self._share is None else self._share[rows]
-        return gram_share(features, share, self._positions)
+        return gram_share(features, self._of(rows), self._positions)
+
+    def slope(self, features: Tensor, rows: slice, gradient: Tensor) -> Tensor:
+        return gram_slope(features, self._of(rows), self._positions, gradient)
+
+    def _of(self, rows: slice) -> Tensor | None:
+        return None if self._share is None else self._share[rows]
 
 
 class _Distance:
@@ -202,9 +214,13 @@ class _Distance:
 
     def __init__(self, target: Tensor) -> None:
         self._target = target  # (B, C, H, W)
+        self._count = target[0].numel()
 
     def __call__(self, features: Tensor, rows: slice) -> Tensor:
-        return content_share(features, self._target[:, :, rows], self._target[0].numel())
+        return content_share(features, self._target[:, :, rows], self._count)
+
+    def slope(self, features: Tensor, rows: slice, gradient: Tensor) -> Tensor:
+        return content_slope(features, self._target[:, :, rows], self._count, gradient)
 
 
 class _Copy:
@@ -224,6 +240,9 @@ class _Copy:
                 )
             self.features[:, :, rows] = features
         return features.new_zeros(())
+
+    def slope(self, features: Tensor, rows: slice, gradient: Tensor) -> Tensor:
+        return torch.zeros_like(features)
 
 
 def _positions(backbone: Backbone, image: Tensor) -> dict[str, tuple[int, int]]:

@@ -66,7 +66,7 @@ class LBFGS:
             self._remember(point - self._last[0], slope - self._last[1])
         if any(self._fresh):
             self._begin(slope)
-        self._last = (point.clone(), slope.clone())
+        self._last = (point, slope)
         return (point + _column(self._scales, slope) * self._direction(slope)).view_as(x)
 
     def _begin(self, slope: Tensor) -> None:
@@ -126,7 +126,10 @@ class LBFGS:
             "fresh": torch.tensor(self._fresh[image]),
         }
         if self._last is not None:
-            state["last_point"], state["last_slope"] = (last[image] for last in self._last)
+            state["last_point"], state["last_slope"] = (
+                last[image].clone()
+                for last in self._last  # shared with the picture itself
+            )
             state["curvature"] = self._curvature[image : image + 1]  # (1,)
         if self._moves:
             state["moves"] = torch.stack([move[image] for move in self._moves])

@@ -23,10 +23,13 @@ from stylecap.backbone import Backbone, Layer, architecture, layer_table, layers
 
 
 class Term(Protocol):
-    """A sum over the positions of a layer; differentiable."""
+    """A sum over the positions of a layer."""
 
     def __call__(self, features: Tensor, rows: slice) -> Tensor:
-        """The share of some rows, (B, C, rows, W'), in the sum over all of them."""
+        """The share of some rows, (B, C, rows, W'), in the sum over all of them; differentiable."""
+
+    def slope(self, features: Tensor, rows: slice, gradient: Tensor) -> Tensor:
+        """What the sum's gradient is for these features, shaped like them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Strips:
     """
 
     stages: int = 0
-    values: int = 8_000_000
+    values: int = 12_000_000
 
 
 def split_stages(name: str, wanted: Sequence[str], pooling: str = "max") -> list[tuple[Layer, ...]]:
@@ -90,7 +93,8 @@ def measure(
         if order < strips.stages:
             x, *sums = _InStrips.apply(x, stage, strips.values)
         else:
-            x, sums = stage.run(x, stage.strip(x.shape[2], None))
+            x, seen = stage.run(x, stage.strip(x.shape[2], None))
+            sums = [each.term(each.features, each.rows) for each in seen]
         found += sums
     order_of_layers = [layer.name for layer in architecture(backbone.name) if layer.name in terms]
     shares = iter(found)
@@ -125,6 +129,15 @@ class _Strip:
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a term sees in a strip."""
+
+    term: Term
+    features: Tensor
+    rows: slice
+
+
+@dataclass(frozen=True, slots=True)
 class _Stage:
     """Layers that are computed together, with the terms of some of them."""
 
@@ -134,11 +147,11 @@ class _Stage:
     pooling: str
     first: bool
 
-    def run(self, x: Tensor, strip: _Strip) -> tuple[Tensor, list[Tensor]]:
-        """The output of a strip and its share in every sum."""
+    def run(self, x: Tensor, strip: _Strip) -> tuple[Tensor, list[_Seen]]:
+        """The output of a strip, and what every term sees in it."""
         if self.first:
             x = self.backbone.normalize(x)
-        shares = []
+        seen = []
         overwritable = False
         for step in strip.steps:
             x = self.backbone.compute(
@@ -149,9 +162,9 @@ class _Stage:
                 inplace=overwritable,
             )
             terms = self.terms.get(step.layer.name, ())
-            shares += [term(_cut(x, step.own), step.place) for term in terms]
+            seen += [_Seen(term, _cut(x, step.own), step.place) for term in terms]
             overwritable = not terms
-        return x, shares
+        return x, seen
 
     def strips(self, height: int, width: int, values: int) -> list[_Strip]:
         """Strips of at most so many values of one layer, for an input of some size."""
@@ -204,7 +217,8 @@ class _InStrips(torch.autograd.Function):
         sums: list[Tensor] = []
         height = _heights(stage.layers, x.shape[2])[-1]
         for strip in stage.strips(x.shape[2], x.shape[3], values):
-            rows, shares = stage.run(x[:, :, strip.rows], strip)
+            rows, seen = stage.run(x[:, :, strip.rows], strip)
+            shares = [each.term(each.features, each.rows) for each in seen]
             if whole is None:
                 whole = torch.empty(
                     (*rows.shape[:2], height, rows.shape[3]),
@@ -228,9 +242,15 @@ class _InStrips(torch.autograd.Function):
         for strip in stage.strips(x.shape[2], x.shape[3], ctx.values):
             with torch.enable_grad():
                 rows = x[:, :, strip.rows].detach().requires_grad_()
-                output, shares = stage.run(rows, strip)
+                output, seen = stage.run(rows, strip)
+            slopes = [
+                each.term.slope(each.features.detach(), each.rows, gradient)
+                for each, gradient in zip(seen, of_sums, strict=True)
+            ]
             (part,) = torch.autograd.grad(
-                [output, *shares], rows, [of_output[:, :, strip.steps[-1].place], *of_sums]
+                [output, *(each.features for each in seen)],
+                rows,
+                [of_output[:, :, strip.steps[-1].place], *slopes],
             )
             slope[:, :, strip.rows] += part
         return slope, None, None
