@@ -42,8 +42,9 @@ def test_seconds_add_up_over_scales() -> None:
     assert found.memory_bytes == memory._PROGRAM + estimate_bytes((128, 256), options, CPU)
 
 
-def test_strips_take_longer_and_less() -> None:
+def test_strips_take_longer_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages in strips are computed again, at a third of a step, and a fifth of that for edges."""
+    monkeypatch.setattr(Runtime, "free_bytes", lambda self: None)
     options, cost = StyleOptions(size=4096, scales=1, steps=100), StepCost(0.5, 1e-4, 0.0)
     whole = estimate((1000, 2000), 1, options, of(cost))
     least = plan_memory(whole.size, options, CPU, 0)

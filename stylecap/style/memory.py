@@ -17,6 +17,7 @@ _SHORTER = (10, 5)  # histories of L-BFGS that a painting may be left with
 _MB = 10**6
 _PLACE = 8  # bytes in which a pooling notes where a maximum was
 _STRIP_COPIES = 15  # of a layer in a strip: what convolutions and their gradients work with
+_GAPS = 1.6  # times what a CPU's step needs: memory given back in pieces of other sizes
 _PROGRAM = 650_000_000  # bytes of interpreter, torch and network in a process
 
 
@@ -139,6 +140,7 @@ def estimate_bytes(
     width = 2 if runtime.precision == "bfloat16" else 4
     styled, contents = options.resolved_style_layers, options.resolved_content_layers
     wanted = (*styled, *contents)
+    gaps = _GAPS if runtime.device == "cpu" else 1.0
     kept = kept_content = most = 0
     height, across = size
     below = 3 * height * across
@@ -154,10 +156,10 @@ def estimate_bytes(
             if in_strips:
                 held += taken
             else:
-                kept += taken
+                kept += int(gaps * taken)
             kept_content += values * width if layer.name in contents else 0
             losses = 8 if layer.name in contents else 4 if layer.name in styled else 0
-            passing = (_STRIP_COPIES if in_strips else 3) * width
+            passing = _STRIP_COPIES * width if in_strips else int(gaps * 3 * width)
             most = max(most, kept_content + kept + held + computed * (passing + losses))
         if in_strips:  # its input and output, and on the way back the gradients of both
             kept += values * width
