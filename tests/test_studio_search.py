@@ -393,7 +393,8 @@ def test_searches_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert plain["about"]["search"] == {"seed": 0} and len(plain["plain"]) == 3
     given = evaluate_search(search, tmp_path, captioner=captioner, weight=0.0, cache=cache)
     assert given is not None and given.reranked == given.plain and given.tried == ()
-    assert evaluate_search(search, tmp_path, cache=cache).reranked is None  # type: ignore[union-attr]
+    alone = evaluate_search(search, tmp_path, cache=cache)
+    assert alone is not None and alone.reranked is None
     assert evaluate_search(search, tmp_path, should_stop=lambda: True) is None
     with pytest.raises(InputError, match="split test: expected at least two pictures, got 0"):
         evaluate_search(search, tmp_path, "test")
