@@ -35,6 +35,9 @@ class DecoderShape:
     units: int = option(512, "Width of the LSTM, the embedding and the attention.", minimum=1)
     heads: int = option(8, "Attention heads; they divide units.", minimum=1)
     dropout: float = option(0.5, "Share of units dropped while training.", minimum=0, maximum=0.95)
+    position_dropout: float = option(
+        0.0, "Share of positions hidden while training.", minimum=0, maximum=0.95
+    )
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -92,6 +95,7 @@ class CaptionDecoder(nn.Module):
         else:
             self.fuse = nn.Linear(units, units)
         self.drop = nn.Dropout(shape.dropout)
+        self.hide = nn.Dropout(shape.position_dropout)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -126,6 +130,7 @@ class CaptionDecoder(nn.Module):
         features = features.to(self.project.weight.dtype)
         directions = F.normalize(features, dim=-1) * math.sqrt(features.shape[-1])
         seen = F.relu(self.project(directions) + self.offsets)  # (B, P, D)
+        seen = seen * self.hide(seen.new_ones(*seen.shape[:2], 1))  # whole positions at a time
         glance = torch.tanh(self.glance(seen.mean(1)))  # (B, D)
         if self.shape.kind == "plain":
             nothing = seen.new_empty(0)

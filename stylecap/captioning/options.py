@@ -64,6 +64,9 @@ class TrainOptions:
     units: int = option(512, "Width of the decoder.", minimum=8, maximum=4096)
     heads: int = option(8, "Attention heads.", minimum=1, maximum=64, advanced=True)
     dropout: float = option(0.5, "Share of units dropped.", minimum=0, maximum=0.95)
+    position_dropout: float = option(
+        0.0, "Share of the picture's positions hidden.", minimum=0, maximum=0.95
+    )
     min_count: int = option(5, "Words rarer than this are unknown.", minimum=1)
     max_words: int = option(20, "Longer captions are cut here.", minimum=1, advanced=True)
     mirrored: bool = option(True, "Train on mirrored pictures, too.")

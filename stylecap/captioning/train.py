@@ -223,6 +223,7 @@ class _Training:
             units=options.units,
             heads=options.heads,
             dropout=options.dropout,
+            position_dropout=options.position_dropout,
         )
         torch.manual_seed(options.seed)
         self.decoder = CaptionDecoder(self.shape).to(self.device)
