@@ -194,3 +194,34 @@ def test_refusals() -> None:
     for wrong in ({"count": 0}, {"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             sample(toy.begin, toy.step, 1, rules, **wrong)
+
+
+@pytest.mark.parametrize("method", ["beam", "greedy", "sample"])
+@pytest.mark.parametrize("prefix", [(), (5,)])
+def test_rows_say_from_which_row_of_each_step_a_word_came(method: str, prefix: tuple) -> None:
+    toy = Toy(seed=7, images=2)
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=4, prefix=prefix)
+    told: list[Tensor] = []
+
+    def begin(rows: int) -> State:
+        return toy.begin(rows)
+
+    def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        told.append(toy.table[state["image"], state["last"], tokens])
+        return told[-1], {**state, "last": tokens}
+
+    if method == "beam":
+        found = beam_search(begin, step, 2, rules, beam=3)
+    elif method == "greedy":
+        found = greedy_search(begin, step, 2, rules)
+    else:
+        found = sample(begin, step, 2, rules, count=4)
+    for image, sentences in enumerate(found):
+        for sentence in sentences:
+            words = (*sentence.tokens, EOS)
+            assert len(sentence.rows) == len(words)
+            read = sum(
+                float(log_probs[row, word])
+                for log_probs, row, word in zip(told, sentence.rows, words, strict=False)
+            )
+            assert read == pytest.approx(toy.log_prob(image, sentence.tokens))

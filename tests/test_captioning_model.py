@@ -25,9 +25,10 @@ TOKENS = torch.tensor(
 def test_teacher_forcing_equals_word_by_word(kind: str) -> None:
     decoder = decoder_of(kind)
     with torch.no_grad():
-        scene = decoder.look(torch.rand(2, 4, 6))
-        forced = decoder.log_probs(decoder(scene, TOKENS)[0]).flatten(0, 1)  # (4, T, V)
-        for engine in (decoder, Stepper(decoder)):
+        features = torch.rand(2, 4, 6)
+        forced = decoder.log_probs(decoder(decoder.look(features), TOKENS)[0]).flatten(0, 1)
+        for engine in (decoder, Stepper([decoder])):
+            scene = engine.look(features)
             state = engine.begin(scene, 2)
             for place in range(TOKENS.shape[-1]):
                 told, state = engine.step(scene, TOKENS[..., place].flatten(), state)
@@ -79,14 +80,58 @@ def test_later_words_do_not_reach_earlier_outputs(kind: str) -> None:
     assert not torch.allclose(first[:, :, 3], second[:, :, 3])
 
 
-def test_half_precision_stepper_is_close() -> None:
-    decoder = decoder_of("attentive")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_rounded_stepper_is_close(kind: str, dtype: torch.dtype) -> None:
+    decoder = decoder_of(kind)
     with torch.no_grad():
-        scene = decoder.look(torch.rand(1, 4, 6))
-        tokens, state = torch.tensor([BOS]), Stepper(decoder).begin(scene, 1)
-        exact, _ = Stepper(decoder).step(scene, tokens, state)
-        rough, _ = Stepper(decoder, torch.bfloat16).step(scene, tokens, state)
+        features, tokens = torch.rand(1, 4, 6), torch.tensor([BOS])
+        exact, rough = (
+            stepper.step(scene := stepper.look(features), tokens, stepper.begin(scene, 1))[0]
+            for stepper in (Stepper([decoder]), Stepper([decoder], dtype))
+        )
     torch.testing.assert_close(exact[:, 2:], rough[:, 2:], atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("images", [1, 3])
+def test_several_decoders_average_their_probabilities(kind: str, images: int) -> None:
+    decoders = [decoder_of(kind, seed) for seed in range(3)]
+    tokens = TOKENS[0].repeat(images, 1)
+    features = torch.rand(images, 4, 6)
+    with torch.no_grad():
+        told = [
+            decoder.log_probs(decoder(decoder.look(features), TOKENS[:1].repeat(images, 1, 1))[0])
+            for decoder in decoders
+        ]
+        mean = torch.stack(told).exp().mean(0).flatten(0, 1)  # (2 images, T, V)
+        both = Stepper(decoders)
+        scene = both.look(features)
+        read = both.read(scene, tokens)
+        state = both.begin(scene, 2)
+        for place in range(tokens.shape[1]):
+            stepped, state = both.step(scene, tokens[:, place], state)
+            real = tokens[:, place] != PAD
+            torch.testing.assert_close(stepped[real].exp(), mean[real, place])
+            torch.testing.assert_close(read[real, place].exp(), mean[real, place])
+
+
+def test_what_was_dropped_in_training_does_not_part_decoders() -> None:
+    one, other = DecoderShape(**SHAPE), DecoderShape(dropout=0.1, position_dropout=0.3, **SHAPE)
+    assert one != other and one.trained == other.trained
+    assert one.trained != DecoderShape(kind="plain", **SHAPE).trained
+
+
+def test_hidden_positions_are_hidden_in_training_only() -> None:
+    torch.manual_seed(0)
+    decoder = CaptionDecoder(DecoderShape(dropout=0.0, position_dropout=0.5, **SHAPE))
+    features = torch.rand(20, 4, 6)
+    with torch.no_grad():
+        keys = decoder.look(features).keys  # (20, H, D/H, P)
+        hidden = (keys == 0).all(2)  # (20, H, P)
+        assert (hidden == hidden[:, :1]).all()
+        assert 0.3 < hidden.float().mean() < 0.7
+        assert not (decoder.eval().look(features).keys == 0).all(2).any()
 
 
 def test_refusals() -> None:
@@ -104,8 +149,9 @@ def test_rows_that_have_ended_may_be_dropped(kind: str) -> None:
     decoder = decoder_of(kind)
     kept = torch.tensor([0, 2, 4, 5])  # of images 0, 1 and, twice, 2
     with torch.no_grad():
-        scene = decoder.look(torch.rand(3, 4, 6))
-        for engine in (decoder, Stepper(decoder)):
+        features = torch.rand(3, 4, 6)
+        for engine in (decoder, Stepper([decoder])):
+            scene = engine.look(features)
             first = torch.arange(4, 10)
             _, state = engine.step(scene, first, engine.begin(scene, 2))
             whole, _ = engine.step(scene, first, state)

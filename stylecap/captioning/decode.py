@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -59,11 +59,13 @@ class Sentence:
         log_prob: natural logarithm of its probability, prefix and ``<eos>`` included; without
             ``<eos>`` if it was cut at ``max_words``.
         score: what it was ranked by.
+        rows: of each step, prefix included, the row after which the next word or the end came.
     """
 
     tokens: tuple[int, ...]
     log_prob: float
     score: float
+    rows: tuple[int, ...] = field(default=(), compare=False)
 
 
 def beam_search(
@@ -99,7 +101,7 @@ def beam_search(
         raise ValueError(f"beam: expected at least 1, got {beam}")
     if length_penalty < 0:
         raise ValueError(f"length_penalty: expected at least 0, got {length_penalty}")
-    tokens, totals, log_probs, state = _start(begin, step, images, rules)
+    tokens, paths, totals, log_probs, state = _start(begin, step, images, rules)
     totals = totals[:, None]  # (B, N), N = 1 at first
     finished: list[list[Sentence]] = [[] for _ in range(images)]
     while True:
@@ -110,17 +112,17 @@ def beam_search(
         rows = joint.shape[1]
         norm = float((length + 1) ** length_penalty)
         if length == rules.max_words:
-            _collect(finished, joint[..., rules.eos], torch.arange(rows), tokens, norm, beam)
+            _collect(finished, joint[..., rules.eos], torch.arange(rows), tokens, paths, norm, beam)
             for image, sentences in enumerate(finished):
                 if not sentences:
-                    sentences.append(_cut(image, totals, tokens, norm))
+                    sentences.append(_cut(image, totals, tokens, paths, norm))
             return finished
         flat = joint.flatten(1)  # (B, N*V)
         scores, picks = flat.topk(min(2 * beam, flat.shape[1]))  # (B, 2K): at most K of them end
         words, parents = picks % vocabulary, picks.div(vocabulary, rounding_mode="floor")
         ends = words == rules.eos
         ended = scores.where(ends, -math.inf)[:, :beam]  # (B, K)
-        _collect(finished, ended, parents[:, :beam], tokens, norm, beam)
+        _collect(finished, ended, parents[:, :beam], tokens, paths, norm, beam)
         totals, places = scores.masked_fill(ends, -math.inf).topk(min(beam, scores.shape[1]))
         going_on = any(
             best / norm > (sentences[-1].score if len(sentences) == beam else -math.inf)
@@ -138,6 +140,7 @@ def beam_search(
         kept = (parents.gather(1, places) + offsets).flatten()  # (B*K,)
         chosen = words.gather(1, places).flatten()  # (B*K,)
         tokens = torch.cat([tokens[kept], chosen[:, None]], dim=1)  # (B*K, T+1)
+        paths = torch.cat([paths[kept], kept[:, None]], dim=1)  # (B*K, T+1)
         state = {name: value[kept] for name, value in state.items()}
         log_probs, state = step(chosen, state)
 
@@ -237,11 +240,12 @@ def repeats(tokens: Tensor, run: int) -> tuple[Tensor, Tensor]:
 
 def _start(
     begin: Begin, step: Step, rows: int, rules: Rules
-) -> tuple[Tensor, Tensor, Tensor, State]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, State]:
     """Feed ``<bos>`` and the prefix.
 
     Returns:
-        (R, T) tokens so far, (R,) their log-probability, (R, V) that of the next, the state.
+        (R, T) tokens so far and the rows they came from, (R,) their log-probability, (R, V) that
+        of the next, the state.
     """
     state = begin(rows)
     device = next(iter(state.values())).device if state else torch.device("cpu")
@@ -251,7 +255,8 @@ def _start(
         totals = totals + log_probs[:, token]
         log_probs, state = step(torch.full((rows,), token, device=device), state)
     prefix = torch.tensor(rules.prefix, dtype=torch.long, device=device)
-    return prefix.expand(rows, -1), totals, log_probs, state
+    paths = torch.arange(rows, device=device)[:, None].expand(-1, len(prefix))
+    return prefix.expand(rows, -1), paths, totals, log_probs, state
 
 
 def _allowed(log_probs: Tensor, tokens: Tensor, rules: Rules) -> Tensor:
@@ -271,6 +276,7 @@ def _collect(
     ends: Tensor,
     parents: Tensor,
     tokens: Tensor,
+    paths: Tensor,
     norm: float,
     beam: int,
 ) -> None:
@@ -279,19 +285,21 @@ def _collect(
     for image, place in torch.isfinite(ends).nonzero().tolist():
         row = int(parents.expand_as(ends)[image, place])
         log_prob = float(ends[image, place])
-        words = tuple(tokens[image * rows + row].tolist())
-        finished[image].append(Sentence(words, log_prob, log_prob / norm))
+        at = image * rows + row
+        words, path = tuple(tokens[at].tolist()), (*paths[at].tolist(), at)
+        finished[image].append(Sentence(words, log_prob, log_prob / norm, path))
     for sentences in finished:
         sentences.sort(key=lambda sentence: -sentence.score)
         del sentences[beam:]
 
 
-def _cut(image: int, totals: Tensor, tokens: Tensor, norm: float) -> Sentence:
+def _cut(image: int, totals: Tensor, tokens: Tensor, paths: Tensor, norm: float) -> Sentence:
     """The best open candidate, ended by force."""
     row = int(totals[image].argmax())
     log_prob = float(totals[image, row])
-    words = tuple(tokens[image * totals.shape[1] + row].tolist())
-    return Sentence(words, log_prob, log_prob / norm)
+    at = image * totals.shape[1] + row
+    words, path = tuple(tokens[at].tolist()), (*paths[at].tolist(), at)
+    return Sentence(words, log_prob, log_prob / norm, path)
 
 
 def _walk(
@@ -304,15 +312,20 @@ def _walk(
 ) -> list[list[Sentence]]:
     """Choose one word after another in ``count`` independent rows an image; drop those that end."""
     rows = images * count
-    tokens, totals, log_probs, state = _start(begin, step, rows, rules)
+    tokens, paths, totals, log_probs, state = _start(begin, step, rows, rules)
     going = torch.arange(rows, device=log_probs.device)  # the rows that are left
     found: dict[int, Sentence] = {}
 
     def finish(ended: Tensor) -> None:
-        for row, words, total in zip(
-            going[ended].tolist(), tokens[ended].tolist(), totals[ended].tolist(), strict=True
+        for row, words, total, path, at in zip(
+            going[ended].tolist(),
+            tokens[ended].tolist(),
+            totals[ended].tolist(),
+            paths[ended].tolist(),
+            ended.nonzero()[:, 0].tolist(),
+            strict=True,
         ):
-            found[row] = Sentence(tuple(words), total, total)
+            found[row] = Sentence(tuple(words), total, total, (*path, at))
 
     while True:
         allowed = _allowed(log_probs, tokens, rules)
@@ -328,8 +341,9 @@ def _walk(
         finish(ended)
         if bool(ended.all()):
             break
-        kept = ~ended
+        kept = (~ended).nonzero()[:, 0]  # (R,)
         going, totals, words = going[kept], totals[kept], words[kept]
         tokens = torch.cat([tokens[kept], words[:, None]], dim=1)
+        paths = torch.cat([paths[kept], kept[:, None]], dim=1)
         log_probs, state = step(words, {name: value[kept] for name, value in state.items()})
     return [[found[image * count + row] for row in range(count)] for image in range(images)]

@@ -10,7 +10,8 @@ it, so that a whole sentence runs through the LSTM in one call.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,11 @@ class DecoderShape:
         if self.units % self.heads:
             raise ValueError(f"heads: expected a divisor of units={self.units}, got {self.heads}")
 
+    @property
+    def trained(self) -> DecoderShape:
+        """Without what only training drops: equal where weights of one could be another's."""
+        return replace(self, dropout=0.0, position_dropout=0.0)
+
 
 class Scene(NamedTuple):
     """An image as the decoder sees it, computed once for all its captions and beams.
@@ -61,6 +67,9 @@ class Scene(NamedTuple):
 
 
 State = dict[str, Tensor]
+
+_STEPS = 127  # of int8, on each side of zero
+_TINY = 1e-12
 
 
 class CaptionDecoder(nn.Module):
@@ -248,12 +257,206 @@ class CaptionDecoder(nn.Module):
         return x.view(*x.shape[:2], self.shape.heads, -1).transpose(1, 2)  # (B, H, S, D/H)
 
 
+class Stepper:
+    """Trained decoders arranged for decoding word by word, several times as fast.
+
+    What the LSTM adds for each word of the vocabulary is tabulated once, what it adds for the
+    image once an image, and products that share an input are one. Same numbers as
+    `CaptionDecoder.step`, up to the rounding of ``dtype``.
+
+    Several decoders are an ensemble: their probabilities are averaged word by word. Side by side
+    they are one decoder with the heads of all and with matrices of E blocks, so that E of them
+    take as many operations as one.
+
+    Args:
+        decoders: at least one, in evaluation mode, all of one `DecoderShape.trained`; later
+            changes to their weights are not seen.
+        dtype: of the weights in matrix products. Decoding one image reads all weights for every
+            word, so that fewer bytes are more speed; everything else stays float32.
+    """
+
+    def __init__(
+        self, decoders: Sequence[CaptionDecoder], dtype: torch.dtype = torch.float32
+    ) -> None:
+        shape = decoders[0].shape
+        self.units, self.heads = shape.units, shape.heads * len(decoders)
+        self.attentive = shape.kind == "attentive"
+        self._decoders = list(decoders)
+        weights = {
+            name: torch.stack([each.get_parameter(name).detach() for each in decoders])
+            for name, _ in decoders[0].named_parameters()
+        }
+        embedding = weights["embedding.weight"]  # (E, V, D)
+        from_input = weights["lstm.weight_ih_l0"]  # (E, 4D, 2D or D)
+        bias = weights["lstm.bias_ih_l0"] + weights["lstm.bias_hh_l0"]  # (E, 4D)
+        words = embedding @ from_input[..., : self.units].mT + bias[:, None]  # (E, V, 4D)
+        self.table = words.transpose(0, 1).contiguous()  # (V, E, 4D)
+        self.recurrent = _Blocks(weights["lstm.weight_hh_l0"], None, dtype, 1.0)  # D to 4D
+        self.output = _Blocks(
+            embedding[:, FIRST_PREDICTED:], weights["output_bias"], dtype, 1.0
+        )  # D to V-2
+        # The image comes as the second half of every input, or as the first input of all.
+        glance_bias = None if self.attentive else bias
+        self.from_glance = _Blocks(
+            from_input[..., -self.units :], glance_bias, dtype, 1.0
+        )  # D to 4D
+        fuse = weights["fuse.weight"]  # (E, D, 2D or D)
+        self.from_context = _Blocks(fuse[..., -self.units :], None, dtype)  # D to D, if any
+        asked = ("query", "sentinel") if self.attentive else ()
+        mixing = [*(weights[f"{name}.weight"] for name in asked), fuse[..., : self.units]]
+        biases = [weights[f"{name}.bias"] for name in (*asked, "fuse")]
+        self.from_hidden = _Blocks(
+            torch.cat(mixing, dim=1), torch.cat(biases, dim=1), dtype, 1.0
+        )  # D to 3D or D
+
+    def look(self, features: Tensor) -> Scene:
+        """(B, P, C) features to what the decoders see: the heads of all, glance (B, E, D).
+
+        Raises:
+            ValueError: as `CaptionDecoder.look`.
+        """
+        scenes = [decoder.look(features) for decoder in self._decoders]
+        keys, values, glances = zip(*scenes, strict=True)
+        return Scene(
+            torch.cat(keys, dim=1) if self.attentive else keys[0],
+            torch.cat(values, dim=1) if self.attentive else values[0],
+            torch.stack(glances, dim=1),
+        )
+
+    def begin(self, scene: Scene, captions: int) -> State:
+        """The state before ``<bos>`` of ``captions`` rows for each image.
+
+        Its entry ``image`` (R,) says of which image each row is; with it, rows may be dropped.
+        """
+        images = torch.arange(len(scene.glance), device=scene.glance.device)
+        image = images.repeat_interleave(captions)  # (R,)
+        zero = scene.glance.new_zeros(len(image), *scene.glance.shape[1:])  # (R, E, D)
+        gates = self.from_glance(scene.glance)[image]  # (R, E, 4D)
+        if self.attentive:
+            return {"hidden": zero, "cell": zero, "image": image, "gates": gates}
+        return {**_gated(gates, zero), "image": image}
+
+    def step(self, scene: Scene, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """One word further: (R,) ids to (R, V) log-probabilities."""
+        state = self._advance(tokens, state)
+        hidden, images = state["hidden"], len(scene.glance)
+        if images == 1:
+            return self.predict(scene, hidden[None])[0][0], state
+        places, slots = _places(state["image"], images)
+        rows = _spread(hidden, places, slots).view(images, -1, *hidden.shape[1:])
+        return self.predict(scene, rows)[0].flatten(0, 1)[places], state
+
+    def read(self, scene: Scene, tokens: Tensor) -> Tensor:
+        """Teacher forcing: what is predicted after every word of N captions an image.
+
+        Args:
+            scene: of B images.
+            tokens: (BN, T) ids, ``<bos>`` first, those of an image side by side.
+        Returns:
+            (BN, T, V) log-probabilities.
+        """
+        images = len(scene.glance)
+        state = self.begin(scene, len(tokens) // images)
+        hidden = []
+        for words in tokens.T:
+            state = self._advance(words, state)
+            hidden.append(state["hidden"])
+        rows = torch.stack(hidden, dim=1).view(images, -1, *hidden[0].shape[1:])  # (B, NT, E, D)
+        log_probs, _ = self.predict(scene, rows)
+        return log_probs.view(*tokens.shape, -1)
+
+    def _advance(self, tokens: Tensor, state: State) -> State:
+        """One step of the LSTM: (R,) ids to (R, E, D) hidden outputs and cells."""
+        gates = self.table[tokens] + self.recurrent(state["hidden"])  # (R, E, 4D)
+        if self.attentive:
+            gates = gates + state["gates"]
+        return {**state, **_gated(gates, state["cell"])}
+
+    def predict(self, scene: Scene, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What comes next after N words of each image.
+
+        Args:
+            scene: of B images.
+            hidden: (B, N, E, D) outputs of the LSTM, ``hidden`` of the state.
+        Returns:
+            (B, N, V) log-probabilities, and (B, N, P) attention over positions, mean of the
+            heads, or None for the plain kind.
+        """
+        mixed = self.from_hidden(hidden)  # (B, N, E, 3D or D)
+        attention = None
+        if self.attentive:
+            mixed, attention = self._attend(scene, mixed)  # (B, N, E, D), (B, N, P)
+        logits = self.output(torch.tanh(mixed))  # (B, N, E, V-2)
+        mean = F.softmax(logits, dim=-1).mean(-2).log()  # (B, N, V-2)
+        return F.pad(mean, (FIRST_PREDICTED, 0), value=-math.inf), attention
+
+    def _attend(self, scene: Scene, mixed: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, E, 3D) query, sentinel and hidden part of the output to the whole output."""
+        query, sentinel = (  # (B, H, N, D/H) each, H the heads of all decoders
+            part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2)
+            for part in mixed[..., : 2 * self.units].chunk(2, dim=-1)
+        )
+        scores = torch.cat([query @ scene.keys, (query * sentinel).sum(-1, keepdim=True)], -1)
+        weights = F.softmax(scores * query.shape[-1] ** -0.5, dim=-1)  # (B, H, N, P+1)
+        context = torch.addcmul(weights[..., :-1] @ scene.values, weights[..., -1:], sentinel)
+        context = context.transpose(1, 2).reshape(*mixed.shape[:3], -1)  # (B, N, E, D)
+        mixed = mixed[..., 2 * self.units :] + self.from_context(context)
+        return mixed, weights[..., :-1].mean(1)
+
+
 def _gated(gates: Tensor, cell: Tensor) -> State:
-    """Hidden output and cell after an LSTM's gates (R, 4D), in torch's order of the four."""
+    """Hidden output and cell after an LSTM's gates (..., 4D), in torch's order of the four."""
     write, forget, candidate, show = gates.chunk(4, dim=-1)
     cell = torch.sigmoid(forget) * cell
-    cell = torch.addcmul(cell, torch.sigmoid(write), torch.tanh(candidate))  # (R, D)
+    cell = torch.addcmul(cell, torch.sigmoid(write), torch.tanh(candidate))  # (..., D)
     return {"hidden": torch.sigmoid(show) * torch.tanh(cell), "cell": cell}
+
+
+class _Blocks:
+    """E linear maps side by side, (..., E, I) to (..., E, O), float32.
+
+    Args:
+        weight: (E, O, I).
+        bias: (E, O), or None.
+        dtype: of the products. With int8 each row of the weight is rounded to 127 steps of its
+            own on each side of zero, and so is each input.
+        bound: of the inputs' absolute values; None if it has to be looked for.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        bound: float | None = None,
+    ) -> None:
+        self._dtype, self._bias = dtype, bias
+        self._bound = None if bound is None else weight.new_tensor(bound)
+        self._step = (weight.abs().amax(-1) / _STEPS).clamp_min(_TINY)  # (E, O)
+        if dtype == torch.int8:
+            weight = (weight / self._step[..., None]).round()
+        self._weights = weight.to(dtype).mT.unbind()  # (I, O) each
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -3)  # (M, E, I)
+        if self._dtype == torch.int8:
+            bound = self._bound
+            if bound is None:
+                bound = rows.abs().amax(-1, keepdim=True).clamp_min(_TINY)  # (M, E, 1)
+            step = bound / _STEPS
+            found = self._products((rows / step).round_().to(torch.int8)) * (step * self._step)
+        else:
+            found = self._products(rows.to(self._dtype)).float()
+        if self._bias is not None:
+            found = found + self._bias
+        return found.view(*x.shape[:-1], -1)  # (..., E, O)
+
+    def _products(self, rows: Tensor) -> Tensor:
+        """(M, E, I) to (M, E, O): each part by its own matrix; int32 of int8."""
+        multiply = torch._int_mm if self._dtype == torch.int8 else torch.mm
+        return torch.stack(
+            [multiply(rows[:, block], weight) for block, weight in enumerate(self._weights)], dim=1
+        )
 
 
 def _places(image: Tensor, images: int) -> tuple[Tensor, int]:
@@ -271,114 +474,5 @@ def _places(image: Tensor, images: int) -> tuple[Tensor, int]:
 
 
 def _spread(rows: Tensor, places: Tensor, slots: int) -> Tensor:
-    """(M, D) rows to (slots, D), each at its place and zeros elsewhere."""
-    return rows.new_zeros(slots, rows.shape[1]).index_copy(0, places, rows)
-
-
-class Stepper:
-    """A trained decoder arranged for decoding word by word, several times as fast.
-
-    What the LSTM adds for each word of the vocabulary is tabulated once, what it adds for the
-    image once an image, and products that share an input are one. Same numbers as
-    `CaptionDecoder.step`, up to the rounding of ``dtype``.
-
-    Args:
-        decoder: in evaluation mode; later changes to its weights are not seen.
-        dtype: of the weights in matrix products. Decoding one image reads all weights for every
-            word, so that half the bytes is twice the speed; everything else stays float32.
-    """
-
-    def __init__(self, decoder: CaptionDecoder, dtype: torch.dtype = torch.float32) -> None:
-        self.decoder = decoder
-        self.dtype = dtype
-        self.units, self.heads = decoder.shape.units, decoder.shape.heads
-        self.attentive = decoder.shape.kind == "attentive"
-        lstm = decoder.lstm
-        with torch.no_grad():
-            embedding, units = decoder.embedding.weight, self.units
-            from_input, from_hidden, input_bias, hidden_bias = lstm.all_weights[0]
-            bias = input_bias + hidden_bias  # (4D,)
-            self.table = F.linear(embedding, from_input[:, :units], bias)  # (V, 4D)
-            self.recurrent = from_hidden.to(dtype)  # (4D, D)
-            self.output = embedding[FIRST_PREDICTED:].to(dtype)  # (V-2, D)
-            self.output_bias = decoder.output_bias.to(dtype)
-            mixing: list[Tensor] = [decoder.fuse.weight[:, :units]]
-            biases: list[Tensor] = [decoder.fuse.bias]
-            if self.attentive:
-                self.from_glance = from_input[:, units:].clone()  # (4D, D)
-                self.from_context = decoder.fuse.weight[:, units:].to(dtype)  # (D, D)
-                mixing = [decoder.query.weight, decoder.sentinel.weight, *mixing]
-                biases = [decoder.query.bias, decoder.sentinel.bias, *biases]
-            self.from_hidden = torch.cat(mixing).to(dtype)  # (3D or D, D)
-            self.hidden_bias = torch.cat(biases).to(dtype)
-
-    def begin(self, scene: Scene, captions: int) -> State:
-        """The state before ``<bos>`` of ``captions`` rows for each image."""
-        state = self.decoder.begin(scene, captions)
-        if self.attentive:
-            gates = F.linear(scene.glance, self.from_glance)  # (B, 4D)
-            state["gates"] = gates[state["image"]]  # (R, 4D)
-        return state
-
-    def step(self, scene: Scene, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """One word further: (R,) ids to (R, V) log-probabilities."""
-        state = self._advance(tokens, state)
-        places, slots = _places(state["image"], len(scene.glance))
-        rows = _spread(state["hidden"], places, slots).view(len(scene.glance), -1, self.units)
-        return self._predict(scene, rows)[0].flatten(0, 1)[places], state
-
-    def read(self, scene: Scene, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Teacher forcing: what is predicted after every word of N captions an image.
-
-        Args:
-            scene: of B images.
-            tokens: (BN, T) ids, ``<bos>`` first, those of an image side by side.
-        Returns:
-            (BN, T, V) log-probabilities, and (BN, T, P) attention over positions, mean of the
-            heads, or None for the plain kind.
-        """
-        images = len(scene.glance)
-        state = self.begin(scene, len(tokens) // images)
-        hidden = []
-        for words in tokens.T:
-            state = self._advance(words, state)
-            hidden.append(state["hidden"])
-        rows = torch.stack(hidden, dim=1).view(images, -1, self.units)  # (B, NT, D)
-        log_probs, attention = self._predict(scene, rows)
-        return (
-            log_probs.view(*tokens.shape, -1),
-            None if attention is None else attention.view(*tokens.shape, -1),
-        )
-
-    def _advance(self, tokens: Tensor, state: State) -> State:
-        """One step of the LSTM: (R,) ids to (R, D) hidden outputs and cells."""
-        gates = self.table[tokens] + self._linear(state["hidden"], self.recurrent)  # (R, 4D)
-        if self.attentive:
-            gates = gates + state["gates"]
-        return {**state, **_gated(gates, state["cell"])}
-
-    def _predict(self, scene: Scene, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, N, D) LSTM outputs to (B, N, V) log-probabilities and (B, N, P) attention."""
-        mixed = self._linear(hidden, self.from_hidden, self.hidden_bias)  # (B, N, 3D or D)
-        attention = None
-        if self.attentive:
-            mixed, attention = self._attend(scene, mixed)  # (B, N, D), (B, N, P)
-        logits = self._linear(torch.tanh(mixed), self.output, self.output_bias)  # (B, N, V-2)
-        log_probs = F.log_softmax(logits, dim=-1)
-        return F.pad(log_probs, (FIRST_PREDICTED, 0), value=-math.inf), attention
-
-    def _attend(self, scene: Scene, mixed: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, 3D) query, sentinel and hidden part of the output to the whole output."""
-        query, sentinel = (  # (B, H, N, D/H) each
-            part.view(*part.shape[:-1], self.heads, -1).transpose(1, 2)
-            for part in mixed[..., : 2 * self.units].chunk(2, dim=-1)
-        )
-        scores = torch.cat([query @ scene.keys, (query * sentinel).sum(-1, keepdim=True)], -1)
-        weights = F.softmax(scores * query.shape[-1] ** -0.5, dim=-1)  # (B, H, N, P+1)
-        context = torch.addcmul(weights[..., :-1] @ scene.values, weights[..., -1:], sentinel)
-        context = context.transpose(1, 2).flatten(2)  # (B, N, D)
-        mixed = mixed[..., 2 * self.units :] + self._linear(context, self.from_context)
-        return mixed, weights[..., :-1].mean(1)
-
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.linear(x.to(self.dtype), weight, bias).float()
+    """(M, ...) rows to (slots, ...), each at its place and zeros elsewhere."""
+    return rows.new_zeros(slots, *rows.shape[1:]).index_copy(0, places, rows)

@@ -278,7 +278,7 @@ def join_captioners(captioners: Sequence[Captioner]) -> Captioner:
     The first one's beam and length penalty are kept; `choose_search` finds better ones.
 
     Raises:
-        InputError: fewer than two, or they differ in their words or their view of the picture.
+        InputError: fewer than two, or they differ in their words, view or shape.
     """
     _check_alike(captioners)
     decoders = [decoder for each in captioners for decoder in each.decoders]
@@ -307,10 +307,9 @@ def average_captioners(captioners: Sequence[Captioner], shares: Sequence[float] 
         raise OptionError(
             f"shares: expected {len(captioners)} numbers of at least 0, not all 0, got {given}"
         )
-    shapes = [[decoder.shape for decoder in each.decoders] for each in captioners]
-    if any(len(shape) != 1 or shape != shapes[0] for shape in shapes):
-        raise InputError("average: expected captioners of one decoder each and of the same shape")
-    mean = CaptionDecoder(shapes[0][0])
+    if any(len(each.decoders) != 1 for each in captioners):
+        raise InputError("average: expected captioners of one decoder each")
+    mean = CaptionDecoder(captioners[0].decoders[0].shape)
     with torch.no_grad():
         for name, weight in mean.named_parameters():
             weight.zero_()
@@ -328,6 +327,11 @@ def _check_alike(captioners: Sequence[Captioner]) -> None:
         for what, mine, theirs in (
             ("see pictures in the same way", first.view, other.view),
             ("know the same words", first.vocabulary.words, other.vocabulary.words),
+            (
+                "have decoders of one shape",
+                first.decoders[0].shape.trained,
+                other.decoders[0].shape.trained,
+            ),
         ):
             if mine != theirs:
                 raise InputError(
