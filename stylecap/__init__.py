@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         StyleResult,
         caption,
         caption_many,
-        inputs_from_record,
         mix_styles,
         stylize,
     )
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from stylecap.captioning.options import CaptionOptions, TrainOptions
     from stylecap.captioning.recipe import train_captioner
     from stylecap.errors import StylecapError
+    from stylecap.inputs import inputs_from_record
     from stylecap.progress import Progress
     from stylecap.record import RunRecord
     from stylecap.runtime import Runtime
@@ -61,7 +61,7 @@ _HOMES = {
     "draw_attention": "stylecap.captioning.drawing",
     "evaluate_captioner": "stylecap.captioning.evaluation",
     "evaluate_search": "stylecap.studio.retrieval",
-    "inputs_from_record": "stylecap.api",
+    "inputs_from_record": "stylecap.inputs",
     "layer_table": "stylecap.backbone",
     "load_backbone": "stylecap.backbone",
     "load_captioner": "stylecap.captioning.captioner",

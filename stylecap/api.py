@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,10 +17,9 @@ from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Caption, Captioner, load_captioner
 from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
-from stylecap.errors import DeviceError, InputError, OptionError, RecordError, StylecapError
+from stylecap.errors import DeviceError, OptionError, StylecapError
 from stylecap.images import (
     join_alpha,
-    load_picture,
     resize_image,
     save_picture,
     scale_picture,
@@ -29,26 +27,25 @@ from stylecap.images import (
     to_image,
     to_picture,
 )
+from stylecap.inputs import (
+    Pictorial,
+    listed_styles,
+    open_picture,
+    read_input,
+    reference_image,
+    region_colors,
+    style_image,
+)
 from stylecap.progress import OnProgress, ShouldStop
 from stylecap.record import InputRecord, RunRecord, current_versions
 from stylecap.runtime import Runtime
 from stylecap.studio.quality import Judge, QualityCard
-from stylecap.style.builtin import STYLES, paint_style
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint
 from stylecap.style.control import regions_of
 from stylecap.style.descent import Subject, Transfer
 from stylecap.style.options import AUTO, StyleOptions
 from stylecap.style.transfer import mix_scales, transfer_together
-from stylecap.weights import file_sha256
-
-#: What can be given as a picture: a path, a PIL picture, or an image (1, 3, H, W) in [0, 1],
-#: which is rounded to 8 bits as it would be in a file.
-Pictorial = str | Path | Image.Image | Tensor
-
-_BUILTIN = "builtin:"
-_WHITE_BLACK = ("#ffffff", "#000000")
-_BUILTIN_SIDE_PX = 512  # painted at least at this size, so that strokes keep their grain
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,21 +216,21 @@ def sketch(
     cache = cache or StyleCache()
     if init_image is not None:
         options = replace(options, init="image")
-    styles = _listed(style)
+    styles = listed_styles(style)
     inputs: list[InputRecord] = []
-    photo, alpha = split_alpha(_picture(content, "content", inputs))
+    photo, alpha = split_alpha(read_input(content, "content", inputs))
     image = to_image(scale_picture(photo, options.size))
     height, width = image.shape[-2:]
-    references = [_style_image(s, options, inputs, cache) for s in styles]
+    references = [style_image(s, options, inputs, cache) for s in styles]
     start = None
     if init_image is not None:
-        start = to_image(split_alpha(_picture(init_image, "init", inputs))[0])
+        start = to_image(split_alpha(read_input(init_image, "init", inputs))[0])
         start = resize_image(start, (height, width))
     regions = None
     if mask is not None:
-        labels = split_alpha(_picture(mask, "mask", inputs))[0]
+        labels = split_alpha(read_input(mask, "mask", inputs))[0]
         labels = labels.resize((width, height), Image.Resampling.NEAREST)
-        regions = regions_of(to_image(labels), _region_colors(mask_colors, len(styles)))
+        regions = regions_of(to_image(labels), region_colors(mask_colors, len(styles)))
     return Sketch(
         subject=Subject(image, start, resume, on_progress, on_checkpoint),
         styles=tuple(references),
@@ -339,7 +336,8 @@ def mix_styles(
     options = options or StyleOptions()
     unrecorded: list[InputRecord] = []
     fine_image, coarse_image = (
-        _reference(_picture(s, "style", unrecorded, options.seed), options) for s in (fine, coarse)
+        reference_image(read_input(s, "style", unrecorded, options.seed), options)
+        for s in (fine, coarse)
     )
     backbone, options = _backbone(backbone, options)
     with _memory_errors(options):
@@ -425,7 +423,7 @@ def _captions(
 ) -> Iterator[tuple[Pictorial, Caption | StylecapError]]:
     def see(source: Pictorial) -> tuple[Pictorial, Tensor | StylecapError]:
         try:
-            return source, captioner.see(_opened(source))
+            return source, captioner.see(open_picture(source))
         except StylecapError as error:
             return source, error
 
@@ -440,148 +438,6 @@ def _captions(
                 described = iter(captioner.describe(features, options))
             for source, image in chunk:
                 yield source, image if isinstance(image, StylecapError) else next(described)
-
-
-def inputs_from_record(
-    record: RunRecord, given: Sequence[str | Path] = (), beside: str | Path = "."
-) -> dict[str, Any]:
-    """Find a record's inputs again, by their hashes.
-
-    Args:
-        record: of a stylization.
-        given: files to look among first.
-        beside: folder whose files of the recorded names are looked at next.
-    Returns:
-        The arguments of `stylize` that are not options: ``content``, ``style`` and, where the
-        run had them, ``init_image``, ``mask`` and ``mask_colors``.
-    Raises:
-        RecordError: an input is not there; the message names all that are missing.
-    """
-    by_hash = {file_sha256(Path(path)): Path(path) for path in given if Path(path).is_file()}
-    found: dict[str, list[Any]] = {"content": [], "style": [], "init": [], "mask": []}
-    missing = []
-    for entry in record.inputs:
-        near = Path(beside) / entry.name
-        if entry.name.startswith(_BUILTIN):
-            found[entry.role].append(entry.name.removeprefix(_BUILTIN))
-        elif entry.sha256 in by_hash:
-            found[entry.role].append(by_hash[entry.sha256])
-        elif near.is_file() and file_sha256(near) == entry.sha256:
-            found[entry.role].append(near)
-        else:
-            missing.append(f"{entry.role} {entry.name} (sha256 {entry.sha256[:16]}...)")
-    if missing:
-        raise RecordError(
-            f"record: cannot find {'; '.join(missing)}; looked at the files given and in "
-            f"{beside}; give the missing files as arguments"
-        )
-    if not found["content"] or not found["style"]:
-        raise RecordError("record: it names no content or no style; it is of another kind of run")
-    arguments: dict[str, Any] = {"content": found["content"][0], "style": found["style"]}
-    if found["init"]:
-        arguments["init_image"] = found["init"][0]
-    if found["mask"]:
-        arguments["mask"] = found["mask"][0]
-        arguments["mask_colors"] = tuple(record.options.get("mask_colors", ()))
-    return arguments
-
-
-def prepare_style(style: str | Path, options: StyleOptions, cache: StyleCache) -> None:
-    """Read or paint a style into a cache, so that `stylize` with these options begins sooner.
-
-    Raises:
-        InputError: it is neither a picture that can be read nor a built-in style.
-    """
-    _style_image(style, options, [], cache)
-
-
-def _listed(style: Pictorial | Sequence[Pictorial]) -> list[Pictorial]:
-    if isinstance(style, str | Path | Image.Image | Tensor):
-        return [style]
-    return list(style)
-
-
-def _picture(source: Pictorial, role: str, inputs: list[InputRecord], seed: int = 0) -> Image.Image:
-    """Read an input, and write down what it was."""
-    if isinstance(source, Tensor | Image.Image):
-        picture = _opened(source, role)
-        digest = hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
-        inputs.append(InputRecord(role, "picture", digest.hexdigest()))
-        return picture
-    entry = _identify(source, role)
-    inputs.append(entry)
-    if entry.name.startswith(_BUILTIN):
-        return paint_style(str(source), (_BUILTIN_SIDE_PX, _BUILTIN_SIDE_PX), seed)
-    return _opened(source)
-
-
-def _identify(source: str | Path, role: str) -> InputRecord:
-    """What a path or the name of a built-in style stands for now."""
-    path = Path(source)
-    if role == "style" and str(source) in STYLES and not path.is_file():
-        return InputRecord(role, _BUILTIN + str(source), "")
-    if role == "style" and not path.exists():
-        raise InputError(
-            f"style: {str(source)!r} is neither a file nor a built-in style; "
-            f"the built-in ones are {', '.join(STYLES)}"
-        )
-    try:
-        if path.is_file():
-            return InputRecord(role, path.name, file_sha256(path))
-    except (OSError, ValueError):
-        pass
-    load_picture(path)
-    raise InputError(f"{path}: cannot be read; check its permissions")
-
-
-def _style_image(
-    source: Pictorial, options: StyleOptions, inputs: list[InputRecord], cache: StyleCache
-) -> Tensor:
-    """A style at the size used; read or painted only if the cache does not know it."""
-    if isinstance(source, Tensor | Image.Image):
-        return _reference(_picture(source, "style", inputs), options)
-    entry = _identify(source, "style")
-    inputs.append(entry)
-    return cache.get(
-        ("style", entry.sha256 or (entry.name, options.seed), options.size, options.style_scale),
-        lambda: _reference(_picture(source, "style", [], options.seed), options),
-    )
-
-
-def _opened(source: Pictorial, role: str = "picture") -> Image.Image:
-    if isinstance(source, Tensor):
-        try:
-            return to_picture(source)
-        except ValueError as error:
-            raise InputError(f"{role} {error}") from error
-    return source if isinstance(source, Image.Image) else load_picture(source)
-
-
-def _reference(picture: Image.Image, options: StyleOptions) -> Tensor:
-    """A style image at the largest size that the options use of it."""
-    opaque = split_alpha(picture)[0]
-    long_side = round(options.size * options.style_scale)
-    return to_image(scale_picture(opaque, max(long_side, 16)))
-
-
-def _region_colors(colors: Sequence[str], count: int) -> tuple[tuple[int, int, int], ...]:
-    named = tuple(colors) or _WHITE_BLACK
-    if len(named) != count:
-        raise OptionError(
-            f"mask: {count} styles and {len(named)} colours "
-            f"({', '.join(named)}); give one colour for each style"
-        )
-    parsed = []
-    for color in named:
-        digits = color.removeprefix("#")
-        try:
-            red, green, blue = bytes.fromhex(digits)
-        except ValueError:
-            raise OptionError(f"mask: expected a colour such as #ff8800, got {color!r}") from None
-        parsed.append((red, green, blue))
-    if len(set(parsed)) < count:
-        raise OptionError(f"mask: each style needs its own colour, got {', '.join(named)}")
-    return tuple(parsed)
 
 
 def _backbone(backbone: Backbone | None, options: StyleOptions) -> tuple[Backbone, StyleOptions]:

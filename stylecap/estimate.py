@@ -16,6 +16,7 @@ import torch
 from stylecap import __version__, api
 from stylecap.backbone import Backbone
 from stylecap.images import fit_long_side
+from stylecap.inputs import Pictorial
 from stylecap.measured import measure, processor, recall
 from stylecap.progress import Progress
 from stylecap.runtime import Runtime
@@ -101,8 +102,8 @@ class Measured:
 
 
 def measure_painting(
-    content: api.Pictorial,
-    styles: Sequence[api.Pictorial],
+    content: Pictorial,
+    styles: Sequence[Pictorial],
     options: StyleOptions,
     backbone: Backbone,
     **given: Any,
@@ -216,8 +217,8 @@ class _Step:
 
 
 def _timed_steps(
-    content: api.Pictorial,
-    styles: Sequence[api.Pictorial],
+    content: Pictorial,
+    styles: Sequence[Pictorial],
     options: StyleOptions,
     backbone: Backbone,
     given: dict[str, Any],

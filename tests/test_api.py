@@ -13,13 +13,14 @@ from PIL import Image
 
 import stylecap
 from stylecap import api
-from stylecap.api import StyleResult, inputs_from_record, mix_styles, stylize
+from stylecap.api import StyleResult, mix_styles, stylize
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.data import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError
 from stylecap.images import load_picture, read_embedded, to_image, to_picture
+from stylecap.inputs import inputs_from_record
 from stylecap.progress import Progress
 from stylecap.record import RunRecord
 from stylecap.style.options import StyleOptions

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stylecap import api
+from stylecap import api, inputs
 from stylecap.errors import OutputError, RecordError
 from stylecap.images import save_picture, to_picture
 from stylecap.style import descent, transfer
@@ -195,13 +195,13 @@ def test_a_style_file_is_read_once_and_again_when_it_changed(
     save_picture(to_picture(photo(64, 1)), content)
     save_picture(to_picture(photo(64, 2)), style)
     read: list[str] = []
-    real = api.load_picture
+    real = inputs.load_picture
 
     def counted(path: Path) -> object:
         read.append(Path(path).name)
         return real(path)
 
-    monkeypatch.setattr(api, "load_picture", counted)
+    monkeypatch.setattr(inputs, "load_picture", counted)
     cache = StyleCache()
 
     def run() -> api.StyleResult:

@@ -118,6 +118,7 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeApi:
     fake = FakeApi()
     monkeypatch.setitem(sys.modules, "stylecap.api", fake)
     monkeypatch.setattr(stylecap, "api", fake, raising=False)
+    monkeypatch.setattr("stylecap.inputs.inputs_from_record", fake.inputs_from_record)
     monkeypatch.chdir(tmp_path)
     for name in ("photo.png", "paint.png"):
         Image.new("RGB", (8, 6)).save(tmp_path / name)

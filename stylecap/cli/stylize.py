@@ -274,13 +274,13 @@ def _repeated(arguments: argparse.Namespace) -> _Job:
     if record.kind != "stylize":
         raise RecordError(f"{source}: records a run of {record.kind!r}, expected 'stylize'")
     options = _recorded_options(arguments, record, source)
-    from stylecap import api
     from stylecap.backbone import load_backbone
+    from stylecap.inputs import inputs_from_record
     from stylecap.record import current_versions
     from stylecap.runtime import Runtime
 
     candidates = [*given, *(path for path in (arguments.init_image, arguments.mask) if path)]
-    inputs = api.inputs_from_record(record, candidates, source.parent)
+    inputs = inputs_from_record(record, candidates, source.parent)
     styles = list(inputs["style"])
     init_image = inputs.get("init_image") or arguments.init_image
     mask = inputs.get("mask") or arguments.mask

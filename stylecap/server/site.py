@@ -113,7 +113,7 @@ class Site:
 
     def prepare(self, style: str, options: StyleOptions) -> None:
         """Paint a built-in style that is likely to be asked for next, if the line is short."""
-        from stylecap.api import prepare_style
+        from stylecap.inputs import prepare_style
 
         if options.size > self.options.max_size:
             return
