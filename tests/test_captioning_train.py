@@ -166,6 +166,20 @@ def test_killed_and_continued_equals_uninterrupted(stops: list[int], tmp_path: P
         assert torch.equal(tensor, second[name]), name
 
 
+def test_rewards_may_follow_later_as_if_they_had_been_asked_for_at_once(tmp_path: Path) -> None:
+    pairs, whole = corpus(), replace(TINY, epochs=2, reward_epochs=2, reward_batch=3)
+    train(pairs, pairs, tmp_path / "whole", whole)
+    first = replace(whole, reward_epochs=0, reward_batch=4)
+    assert train(pairs, pairs, tmp_path / "parts", first).finished
+    assert len(train(pairs, pairs, tmp_path / "parts", first).history) == 2  # again: no change
+    train(pairs, pairs, tmp_path / "parts", whole)
+    ours, theirs = (read_checkpoint(tmp_path / d / CHECKPOINT)[1] for d in ("parts", "whole"))
+    for name, tensor in theirs.items():
+        assert torch.equal(tensor, ours[name]), name
+    with pytest.raises(InputError, match="reward_batch"):
+        train(pairs, pairs, tmp_path / "parts", replace(whole, reward_batch=5))
+
+
 def test_log_has_a_row_for_every_pass(tmp_path: Path) -> None:
     pairs = corpus()
     trained = train(pairs, pairs, tmp_path, replace(TINY, epochs=2, reward_epochs=1))

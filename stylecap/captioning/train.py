@@ -527,8 +527,11 @@ class _Training:
         header, tensors = read_checkpoint(path)
         theirs, mine = header["options"], asdict(self.options)
         free = {"epochs", "reward_epochs", "patience", "save_every"}
-        if header["position"]["phase"] == PHASES[0]:  # of what has not begun, all may change
+        at = _Position(**header["position"])
+        rewarded = any(row["phase"] == "reward" for row in at.history)
+        if not (rewarded or at.phase == "reward"):  # of what has not begun, all may change
             free |= {name for name in mine if name.startswith("reward_")}
+            at.phase = PHASES[1] if at.phase == "done" else at.phase  # there may be rewards now
         other = [name for name in mine if name not in free and theirs.get(name) != mine[name]]
         if other:
             name = other[0]
@@ -539,7 +542,7 @@ class _Training:
         same = header["words"] == list(self.vocabulary.words)
         if not same or header["pictures"] != len(self.training.features):
             raise InputError(f"{path}: belongs to another corpus; use another folder")
-        self.at = _Position(**header["position"])
+        self.at = at
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             group, _, weight = name.partition("/")
