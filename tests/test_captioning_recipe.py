@@ -20,7 +20,7 @@ import torch.multiprocessing as mp
 
 import stylecap
 from stylecap.captioning import recipe
-from stylecap.captioning.captioner import load_captioner
+from stylecap.captioning.captioner import load_captioner, product_dtype
 from stylecap.captioning.evaluation import evaluate_captioner
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.page import figure_rows, notes, report_page
@@ -229,6 +229,26 @@ def test_refusals(
 
 
 # ensembles
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "capability", "expected"),
+    [
+        ("cpu", "bfloat16", "AVX512", torch.int8),
+        ("cpu", "bfloat16", "AVX2", torch.bfloat16),
+        ("cpu", "float32", "AVX512", torch.float32),
+        ("cuda", "bfloat16", "AVX512", torch.bfloat16),
+    ],
+)
+def test_products_are_rounded_where_the_processor_has_units_for_it(
+    device: str,
+    precision: str,
+    capability: str,
+    expected: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert product_dtype(Runtime(device, precision, 1)) == expected
 
 
 def test_an_ensemble_averages(

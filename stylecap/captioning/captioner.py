@@ -105,9 +105,7 @@ class Captioner:
         self.beam = beam
         self.length_penalty = length_penalty
         self.record = dict(record or {})
-        # A processor with units for bfloat16 has those for int8, too, which are twice as fast.
-        fast = self.runtime.device == "cpu" and self.runtime.dtype == torch.bfloat16
-        self._stepper = Stepper(self.decoders, torch.int8 if fast else self.runtime.dtype)
+        self._stepper = Stepper(self.decoders, product_dtype(self.runtime))
 
     @property
     def backbone_name(self) -> str:
@@ -353,3 +351,15 @@ def load_captioner(
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: the captioner is damaged or incomplete: {error}") from error
+
+
+def product_dtype(runtime: Runtime) -> torch.dtype:
+    """Type of a decoder's matrix products, the fastest one where the network may be rounded.
+
+    An x86 processor with units for bfloat16 has those for int8 as well, which are twice as fast.
+    Elsewhere torch multiplies int8 without such units, slowly.
+    """
+    has_units = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    if runtime.device == "cpu" and runtime.precision == "bfloat16" and has_units:
+        return torch.int8
+    return runtime.dtype
