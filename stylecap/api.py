@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Caption, Captioner, load_captioner
+from stylecap.captioning.data import squash
 from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import DeviceError, OptionError, StylecapError
@@ -421,23 +422,23 @@ def _captions(
     batch: int,
     should_stop: ShouldStop | None,
 ) -> Iterator[tuple[Pictorial, Caption | StylecapError]]:
-    def see(source: Pictorial) -> tuple[Pictorial, Tensor | StylecapError]:
+    def read(source: Pictorial) -> tuple[Pictorial, Image.Image | StylecapError]:
         try:
-            return source, captioner.see(open_picture(source))
+            return source, squash(open_picture(source), captioner.view)
         except StylecapError as error:
             return source, error
 
-    with closing(map_ahead(see, pictures, ahead=2 * batch)) as seen:
-        while chunk := list(islice(seen, batch)):
+    with closing(map_ahead(read, pictures, ahead=2 * batch)) as ahead:
+        while chunk := list(islice(ahead, batch)):
             if should_stop is not None and should_stop():
                 return
-            images = [image for _, image in chunk if isinstance(image, Tensor)]
+            images = [to_image(found) for _, found in chunk if isinstance(found, Image.Image)]
             described: Iterator[Caption] = iter(())
             if images:
                 features = captioner.features(backbone, torch.cat(images))
                 described = iter(captioner.describe(features, options))
-            for source, image in chunk:
-                yield source, image if isinstance(image, StylecapError) else next(described)
+            for source, found in chunk:
+                yield source, found if isinstance(found, StylecapError) else next(described)
 
 
 def _backbone(backbone: Backbone | None, options: StyleOptions) -> tuple[Backbone, StyleOptions]:

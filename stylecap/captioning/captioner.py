@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -112,8 +113,8 @@ class Captioner:
         """The backbone whose features it reads."""
         return self.view.backbone
 
-    def see(self, picture: Any) -> Tensor:
-        """A PIL picture as (1, 3, side, side), exactly as the training pictures were."""
+    def see(self, picture: Image.Image) -> Tensor:
+        """A picture as (1, 3, side, side), exactly as the training pictures were."""
         return see(picture, self.view)
 
     def features(self, backbone: Backbone, image: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from stylecap.backbone import Backbone
@@ -313,19 +314,18 @@ VIEWS = {
 }
 
 
-def see(picture: Any, view: View) -> Tensor:
-    """A PIL picture as the image that the captioner was trained on.
+def squash(picture: Image.Image, view: View) -> Image.Image:
+    """A picture squashed to a square, as the training pictures were; alpha lies over white."""
+    return resize_picture(split_alpha(picture)[0], (view.side_px, view.side_px))
 
-    It is squashed to a square, as the training pictures were; transparency lies over white.
+
+def see(picture: Image.Image, view: View) -> Tensor:
+    """A squashed picture as the image that the captioner was trained on.
 
     Returns:
         (1, 3, side, side), float32 in [0, 1].
     """
-    opaque, _ = split_alpha(picture)
-    size = (view.side_px, view.side_px)
-    if (opaque.height, opaque.width) != size:
-        opaque = resize_picture(opaque, size)
-    return to_image(opaque)
+    return to_image(squash(picture, view))
 
 
 def grid_features(backbone: Backbone, image: Tensor, view: View) -> Tensor:
@@ -344,13 +344,20 @@ def grid_features(backbone: Backbone, image: Tensor, view: View) -> Tensor:
         raise InputError(
             f"backbone: this captioner was trained on {view.backbone}, got {backbone.name}"
         )
+    # A processor's caches hold the features of one picture, not those of many.
+    at_once = 1 if backbone.runtime.device == "cpu" else max(1, len(image))
     with torch.inference_mode():
-        found = backbone.features(image, view.layers)
-        parts = []
-        for layer in view.layers:
-            averaged = F.adaptive_avg_pool2d(found[layer].float(), view.grid)  # (B, C, g, g)
-            parts.append(F.normalize(averaged.flatten(2).mT, dim=-1))  # (B, g*g, C)
-        return torch.cat(parts, dim=-1).half()
+        return torch.cat([_grid_rows(backbone, part, view) for part in torch.split(image, at_once)])
+
+
+def _grid_rows(backbone: Backbone, image: Tensor, view: View) -> Tensor:
+    """As `grid_features`, of images that go through the network together."""
+    found = backbone.features(image, view.layers)
+    parts = []
+    for layer in view.layers:
+        averaged = F.adaptive_avg_pool2d(found[layer].float(), view.grid)  # (B, C, g, g)
+        parts.append(F.normalize(averaged.flatten(2).mT, dim=-1))  # (B, g*g, C)
+    return torch.cat(parts, dim=-1).half()
 
 
 class FeatureCache:
@@ -409,15 +416,15 @@ class FeatureCache:
                     note = {"done": done, "pictures": len(paths), "key": key}
                     write_atomically(note_path, json.dumps(note, indent=1).encode())
 
-            def load(path: Path) -> Tensor:
-                return see(load_picture(path), view)
+            def load(path: Path) -> Image.Image:
+                return squash(load_picture(path), view)
 
             try:
                 with closing(map_ahead(load, paths[done:], ahead=2 * batch)) as seen:
                     while chosen := list(islice(seen, batch)):
                         if should_stop is not None and should_stop():
                             return None
-                        image = torch.cat(chosen)
+                        image = torch.cat([to_image(picture) for picture in chosen])
                         rows = grid_features(backbone, image.flip(3) if mirrored else image, view)
                         if array is None:
                             array = np.lib.format.open_memmap(

@@ -262,8 +262,8 @@ def _start(
 def _allowed(log_probs: Tensor, tokens: Tensor, rules: Rules) -> Tensor:
     """Minus infinity where the rules forbid the word."""
     log_probs = log_probs.clone()
-    if rules.banned:
-        log_probs[:, list(rules.banned)] = -math.inf
+    for word in rules.banned:
+        log_probs[:, word] = -math.inf
     if tokens.shape[1] < rules.min_words:
         log_probs[:, rules.eos] = -math.inf
     if rules.no_repeat:

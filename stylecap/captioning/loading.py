@@ -1,4 +1,8 @@
-"""Read pictures ahead in threads, while the network is busy with the ones before."""
+"""Read pictures ahead in threads, while the network is busy with the ones before.
+
+What runs there should leave torch alone: each thread that uses it gets OpenMP threads of its own,
+and with more of them than processors those of the network sleep at every turn.
+"""
 
 from __future__ import annotations
 

@@ -310,7 +310,9 @@ class Stepper:
         )  # D to 3D or D
 
     def look(self, features: Tensor) -> Scene:
-        """(B, P, C) features to what the decoders see: the heads of all, glance (B, E, D).
+        """(B, P, C) features to what the decoders see.
+
+        The heads are those of all; ``glance`` is what it adds to the gates, (B, E, 4D).
 
         Raises:
             ValueError: as `CaptionDecoder.look`.
@@ -320,7 +322,7 @@ class Stepper:
         return Scene(
             torch.cat(keys, dim=1) if self.attentive else keys[0],
             torch.cat(values, dim=1) if self.attentive else values[0],
-            torch.stack(glances, dim=1),
+            self.from_glance(torch.stack(glances, dim=1)),
         )
 
     def begin(self, scene: Scene, captions: int) -> State:
@@ -330,15 +332,14 @@ class Stepper:
         """
         images = torch.arange(len(scene.glance), device=scene.glance.device)
         image = images.repeat_interleave(captions)  # (R,)
-        zero = scene.glance.new_zeros(len(image), *scene.glance.shape[1:])  # (R, E, D)
-        gates = self.from_glance(scene.glance)[image]  # (R, E, 4D)
+        zero = scene.glance.new_zeros(len(image), len(self._decoders), self.units)  # (R, E, D)
         if self.attentive:
-            return {"hidden": zero, "cell": zero, "image": image, "gates": gates}
-        return {**_gated(gates, zero), "image": image}
+            return {"hidden": zero, "cell": zero, "image": image}
+        return {**_gated(scene.glance[image], zero), "image": image}
 
     def step(self, scene: Scene, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """One word further: (R,) ids to (R, V) log-probabilities."""
-        state = self._advance(tokens, state)
+        state = self._advance(scene, tokens, state)
         hidden, images = state["hidden"], len(scene.glance)
         if images == 1:
             return self.predict(scene, hidden[None])[0][0], state
@@ -359,17 +360,18 @@ class Stepper:
         state = self.begin(scene, len(tokens) // images)
         hidden = []
         for words in tokens.T:
-            state = self._advance(words, state)
+            state = self._advance(scene, words, state)
             hidden.append(state["hidden"])
         rows = torch.stack(hidden, dim=1).view(images, -1, *hidden[0].shape[1:])  # (B, NT, E, D)
         log_probs, _ = self.predict(scene, rows)
         return log_probs.view(*tokens.shape, -1)
 
-    def _advance(self, tokens: Tensor, state: State) -> State:
+    def _advance(self, scene: Scene, tokens: Tensor, state: State) -> State:
         """One step of the LSTM: (R,) ids to (R, E, D) hidden outputs and cells."""
         gates = self.table[tokens] + self.recurrent(state["hidden"])  # (R, E, 4D)
         if self.attentive:
-            gates = gates + state["gates"]
+            one = len(scene.glance) == 1
+            gates = gates + (scene.glance if one else scene.glance[state["image"]])
         return {**state, **_gated(gates, state["cell"])}
 
     def predict(self, scene: Scene, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
