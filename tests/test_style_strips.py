@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -205,23 +204,13 @@ def test_a_painting_in_strips_is_the_same_and_says_how_much_it_took(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = paint()
-    monkeypatch.setattr(memory, "_STRIP_VALUES", (20_000,))
     least = plan_memory((96, 96), OPTIONS, CPU, 1).bytes
     allowed = f"{(memory._PROGRAM + least) // 10**6 + 1}MB"
+    strips = Strips(values=20_000)
+    monkeypatch.setattr(memory, "Strips", lambda stages: replace(strips, stages=stages))
     cut = paint(memory=allowed)
     assert whole.memory == "auto" and cut.memory == allowed
     assert float((cut.image - whole.image).abs().max()) < 0.02
-
-
-def test_strips_are_as_large_as_fits() -> None:
-    size, unbounded = (3072, 4096), plan_memory((3072, 4096), OPTIONS, CPU, None)
-    assert not unbounded.spares
-    plans = [plan_memory(size, OPTIONS, CPU, budget) for budget in range(10**9, 40 * 10**9, 10**8)]
-    assert {plan.strips.values for plan in plans if plan.strips.stages} == {*memory._STRIP_VALUES}
-    for less, more in pairwise(plans):
-        assert (less.history, -less.strips.stages) <= (more.history, -more.strips.stages)
-        if (less.history, less.strips.stages) == (more.history, more.strips.stages):
-            assert less.strips.values <= more.strips.values
 
 
 def test_out_of_memory_leads_to_strips(monkeypatch: pytest.MonkeyPatch) -> None:

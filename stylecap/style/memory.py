@@ -13,7 +13,6 @@ from stylecap.style.optimizers import HISTORY
 from stylecap.style.options import AUTO, StyleOptions, parse_memory
 from stylecap.style.strips import Strips, split_stages
 
-_STRIP_VALUES = (24_000_000, 12_000_000)  # of a layer in a strip
 _SHORTER = (10, 5)  # histories of L-BFGS that a painting may be left with
 _MB = 10**6
 _PLACE = 8  # bytes in which a pooling notes where a maximum was
@@ -52,8 +51,7 @@ def plan_memory(
     """The fastest way to compute a scale that fits; the smallest one if none does.
 
     More and more of the network goes into strips, the lowest stages first, where most memory is
-    and the least is computed; where that is not enough, L-BFGS gives up history. Strips are as
-    large as fits, since what they overlap is computed twice.
+    and the least is computed; where that is not enough, L-BFGS gives up history.
 
     Args:
         size: (height, width) in pixels.
@@ -183,5 +181,5 @@ def _plans(size: tuple[int, int], options: StyleOptions, runtime: Runtime) -> It
     stages = len(split_stages(options.backbone, layers, options.pooling))
     histories = (HISTORY, *_SHORTER) if options.optimizer == "lbfgs" else (HISTORY,)
     for history, count in product(histories, range(stages + 1)):
-        for strips in [Strips(count, v) for v in _STRIP_VALUES] if count else [Strips()]:
-            yield Plan(strips, history, estimate_bytes(size, options, runtime, strips, history))
+        strips = Strips(count)
+        yield Plan(strips, history, estimate_bytes(size, options, runtime, strips, history))
