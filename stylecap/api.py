@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Caption, Captioner, load_captioner
-from stylecap.captioning.data import squash
+from stylecap.captioning.features import squash
 from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import DeviceError, OptionError, StylecapError

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from stylecap.captioning.captioner import Captioner
-from stylecap.captioning.data import View
+from stylecap.captioning.features import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 

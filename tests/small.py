@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stylecap.backbone import Backbone, architecture
 from stylecap.captioning.captioner import Captioner
-from stylecap.captioning.data import VIEWS
+from stylecap.captioning.features import VIEWS
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import EOS, FIRST_PREDICTED, SPECIALS, Vocabulary
 from stylecap.runtime import Runtime

@@ -15,7 +15,7 @@ import stylecap
 from stylecap import api
 from stylecap.api import StyleResult, mix_styles, stylize
 from stylecap.captioning.captioner import Captioner
-from stylecap.captioning.data import View
+from stylecap.captioning.features import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError

@@ -21,8 +21,8 @@ from PIL import Image
 
 import stylecap
 from stylecap.captioning.captioner import load_captioner
-from stylecap.captioning.data import VIEWS, see
 from stylecap.captioning.drawing import draw_attention
+from stylecap.captioning.features import VIEWS, see
 from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
 from stylecap.cli.main import main

@@ -14,16 +14,13 @@ from PIL import Image
 
 from stylecap.backbone import Backbone
 from stylecap.captioning.data import (
-    VIEWS,
     CaptionedPicture,
-    FeatureCache,
     check_pictures,
-    grid_features,
     halves,
     read_all,
     read_captions,
-    see,
 )
+from stylecap.captioning.features import VIEWS, FeatureCache, grid_features, see
 from stylecap.errors import InputError
 from stylecap.images import load_picture, to_picture
 from tests.small import photo, small_backbone

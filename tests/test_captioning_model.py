@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stylecap.captioning.model import KINDS, CaptionDecoder, DecoderShape, Stepper
+from stylecap.captioning.model import KINDS, CaptionDecoder, DecoderShape
+from stylecap.captioning.stepper import Stepper
 from stylecap.captioning.vocabulary import BOS, EOS, PAD
 from stylecap.errors import OptionError
 

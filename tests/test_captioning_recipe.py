@@ -272,7 +272,7 @@ def test_an_ensemble_averages(
         join_captioners([joined, small_captioner()])
     with pytest.raises(InputError, match="same way"):
         other_view = small_captioner()
-        other_view.view = stylecap.captioning.data.View("alexnet", ("relu5",), 6)
+        other_view.view = stylecap.captioning.features.View("alexnet", ("relu5",), 6)
         join_captioners([small_captioner(), other_view])
     capsys.readouterr()
 

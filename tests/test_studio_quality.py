@@ -14,7 +14,7 @@ from stylecap.backbone import Backbone, load_backbone
 from stylecap.batch import BatchOptions, Job, run, write_report
 from stylecap.batch.report import CARD
 from stylecap.captioning.captioner import Captioner
-from stylecap.captioning.data import View
+from stylecap.captioning.features import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.cli.main import main

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from stylecap.backbone import Backbone
-from stylecap.captioning.data import View, grid_features, see
 from stylecap.captioning.decode import Rules, Sentence, State, beam_search, greedy_search, sample
-from stylecap.captioning.model import CaptionDecoder, DecoderShape, Scene, Stepper
+from stylecap.captioning.features import View, grid_features, see
+from stylecap.captioning.model import CaptionDecoder, DecoderShape, Scene
 from stylecap.captioning.options import CaptionOptions
+from stylecap.captioning.stepper import Stepper
 from stylecap.captioning.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, text_of, words_of
 from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.runtime import Runtime

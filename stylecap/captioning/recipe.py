@@ -19,14 +19,8 @@ import torch.distributed as dist
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.curves import draw_curves
-from stylecap.captioning.data import (
-    VIEWS,
-    CaptionedPicture,
-    FeatureCache,
-    check_pictures,
-    halves,
-    read_all,
-)
+from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_all
+from stylecap.captioning.features import VIEWS, FeatureCache
 from stylecap.captioning.metrics import CiderD, Words
 from stylecap.captioning.model import CaptionDecoder
 from stylecap.captioning.options import CaptionOptions, TrainOptions

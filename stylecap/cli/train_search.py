@@ -148,7 +148,7 @@ def _pairs(
 ) -> Pairs | None:
     """A split's pictures as the search sees them; None if it was stopped."""
     from stylecap.backbone import load_backbone
-    from stylecap.captioning.data import FeatureCache
+    from stylecap.captioning.features import FeatureCache
     from stylecap.runtime import Runtime
     from stylecap.studio.embedding import SEARCH_VIEW, summaries
     from stylecap.studio.train_search import Pairs

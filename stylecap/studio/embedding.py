@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from stylecap.captioning.data import View
+from stylecap.captioning.features import View
 from stylecap.captioning.vocabulary import PAD, UNK, Vocabulary, words_of
 from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.options import option, validate

@@ -24,14 +24,8 @@ from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
-from stylecap.captioning.data import (
-    CaptionedPicture,
-    FeatureCache,
-    View,
-    check_pictures,
-    halves,
-    read_captions,
-)
+from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_captions
+from stylecap.captioning.features import FeatureCache, View
 from stylecap.captioning.vocabulary import words_of
 from stylecap.errors import InputError, StylecapError
 from stylecap.images import load_picture

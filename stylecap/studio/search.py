@@ -26,7 +26,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from stylecap.backbone import Backbone
-from stylecap.captioning.data import grid_features, see
+from stylecap.captioning.features import grid_features, see
 from stylecap.errors import InputError, OptionError, OutputError, StylecapError
 from stylecap.files import write_atomically
 from stylecap.images import load_picture
