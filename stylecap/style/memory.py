@@ -42,7 +42,7 @@ class Plan:
     @property
     def spares(self) -> bool:
         """Whether it takes less memory than it likes to."""
-        return self.strips.stages > 0 or self.history < HISTORY
+        return _spares(self.strips, self.history)
 
 
 def plan_memory(
@@ -51,7 +51,8 @@ def plan_memory(
     """The fastest way to compute a scale that fits; the smallest one if none does.
 
     More and more of the network goes into strips, the lowest stages first, where most memory is
-    and the least is computed; where that is not enough, L-BFGS gives up history.
+    and the least is computed, and L-BFGS remembers in bfloat16; where that is not enough, it gives
+    up history.
 
     Args:
         size: (height, width) in pixels.
@@ -167,9 +168,15 @@ def estimate_bytes(
             most = max(most, kept_content + kept + held + gradients + computed * passing)
         below = values
     # The optimiser takes its step when the gradients that pass the network are gone.
-    remembered = 2 * history if options.optimizer == "lbfgs" else 2
+    images = 9
+    if options.optimizer == "lbfgs":
+        images = 8 + history if _spares(strips, history) else 7 + 2 * history
     image = 3 * size[0] * size[1] * 4
-    return max(most, kept_content + 4 * image) + (remembered + 7) * image
+    return max(most, kept_content + 4 * image) + images * image
+
+
+def _spares(strips: Strips, history: int) -> bool:
+    return strips.stages > 0 or history < HISTORY
 
 
 def _program(runtime: Runtime) -> int:
