@@ -135,8 +135,8 @@ class Wild(LBFGS):
 
     victim = 0
 
-    def __init__(self, images: int, history: int) -> None:
-        super().__init__(images, history)
+    def __init__(self, images: int, history: int, *, half: bool) -> None:
+        super().__init__(images, history, half=half)
         self.count = 0
 
     def step(self, x: Tensor, gradient: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylecap.errors import InputError, OptionError
+from stylecap.images import resize_image
 from stylecap.progress import Progress
 from stylecap.style import transfer
 from stylecap.style.descent import Transfer
@@ -93,8 +96,25 @@ def test_adam_agrees_with_torch() -> None:
     torch.testing.assert_close(x[0], reference.detach())
 
 
-@pytest.mark.parametrize("make", [LBFGS, lambda: Adam(0.01)])
-def test_optimizer_continues_exactly_from_its_state(make: type[Optimizer]) -> None:
+def test_lbfgs_remembers_in_half_the_room() -> None:
+    matrix, right = quadratic(4, 30)
+    solution = torch.linalg.solve(matrix, right)
+
+    def run(half: bool) -> tuple[torch.Tensor, LBFGS]:
+        optimizer, x = LBFGS(half=half), torch.zeros(1, 30, dtype=torch.float64)
+        for _ in range(25):
+            x = optimizer.step(x, x @ matrix - right)
+        return (x[0] - solution).norm() / solution.norm(), optimizer
+
+    (exact, whole), (rounded, half) = run(False), run(True)
+    assert rounded < 4 * exact
+    for name in ("moves", "changes"):
+        assert half.state(0)[name].dtype == torch.bfloat16
+        assert half.state(0)[name].shape == whole.state(0)[name].shape
+
+
+@pytest.mark.parametrize("make", [LBFGS, partial(LBFGS, half=True), partial(Adam, 0.01)])
+def test_optimizer_continues_exactly_from_its_state(make: Callable[[], Optimizer]) -> None:
     matrix, right = quadratic(5, 6)
 
     def run(optimizer: Optimizer, x: torch.Tensor, steps: int) -> torch.Tensor:
@@ -244,6 +264,20 @@ def test_blend_of_one_and_zero_is_the_first_style() -> None:
     blended = transfer_style(photo(48, 1), styles, options(blend=(1, 0)), small_backbone())
     alone = transfer_style(photo(48, 1), styles[:1], options(), small_backbone())
     torch.testing.assert_close(blended.image, alone.image, atol=1e-4, rtol=0)
+
+
+def test_a_scale_begins_with_detail_that_the_one_before_could_not_show() -> None:
+    content = photo(160, 1)
+
+    def detail(image: torch.Tensor) -> torch.Tensor:
+        return image - resize_image(resize_image(image, (80, 80)), (160, 160))
+
+    torch.testing.assert_close(
+        transfer._enlarge(resize_image(content, (80, 80)), content), content, atol=1e-6, rtol=0
+    )
+    done = transfer_style(content, [photo(96, 2)], options(scales=2, steps=2), small_backbone())
+    seen, painted = detail(content).flatten(), detail(done.image).flatten()
+    assert torch.cosine_similarity(seen, painted, dim=0) > 0.5
 
 
 def test_scales_double_and_keep_the_aspect() -> None:

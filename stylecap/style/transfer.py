@@ -125,9 +125,7 @@ def transfer_together(
             if order < run.first_scale:
                 continue
             small = resize_image(content, at)
-            start = (
-                resize_image(painting, at) if order else _start(small, subjects, styles, options)
-            )
+            start = _enlarge(painting, small) if order else _start(small, subjects, styles, options)
             plan = plan_memory(at, options, runtime, budget)
             run.spared |= plan.spares
             seen, prepared, bring_back = _colored(small, styles, options)
@@ -141,7 +139,7 @@ def transfer_together(
             stage = f"scale {order + 1} of {len(sizes)}, {at[1]}x{at[0]}"
             variable = luminance(start) if options.color == "keep-luminance" else start
             optimizer: Optimizer = (
-                LBFGS(len(subjects), plan.history)
+                LBFGS(len(subjects), plan.history, half=plan.spares)
                 if options.optimizer == "lbfgs"
                 else Adam(options.learning_rate, len(subjects))
             )
@@ -151,7 +149,7 @@ def transfer_together(
             if run.stopped:
                 break
     if painting.shape[-2:] != content.shape[-2:]:
-        painting = _enlarge(painting, content, options)
+        painting = _finish(painting, content, options)
     return run.results(painting)
 
 
@@ -380,7 +378,18 @@ def _colored(
     return content, list(styles), lambda x: x
 
 
-def _enlarge(painting: Tensor, content: Tensor, options: StyleOptions) -> Tensor:
+def _enlarge(painting: Tensor, content: Tensor) -> Tensor:
+    """A coarse painting at the size of a content, with the detail that it was too coarse for.
+
+    Source: Kolkin et al. 2019, "Style Transfer by Relaxed Optimal Transport and Self-Similarity",
+    whose scales begin with a level of the content's Laplacian pyramid, too.
+    """
+    coarse, fine = ((x.shape[-2], x.shape[-1]) for x in (painting, content))
+    detail = content - resize_image(resize_image(content, coarse), fine)
+    return (resize_image(painting, fine) + detail.to(painting.device)).clamp(0, 1)
+
+
+def _finish(painting: Tensor, content: Tensor, options: StyleOptions) -> Tensor:
     """Enlarge a painting that was stopped at a coarse scale to the size of its content."""
     large = resize_image(painting.cpu(), (content.shape[-2], content.shape[-1]))
     if options.color == "keep-luminance":
