@@ -3,16 +3,17 @@
     python benchmarks/ideas.py samples/coffee.jpg mosaic --size 256 --steps 75
     python benchmarks/ideas.py samples/coffee.jpg mosaic --size 512 --ideas compile targets
 
+    plain      the next scale begins with the coarse painting alone, without the photo's detail
     half       L-BFGS remembers its pairs in bfloat16
     curvature  the pairs of the scale before, enlarged, begin the next one
     adam       Adam makes the first 5 or 15 steps, then comes L-BFGS
     compile    `torch.compile` of the objective; needs a C++ compiler
     targets    the style's Gram matrices and the content's features are there already
 
-The first three are judged by the objective after ever more steps, divided by that of plain L-BFGS
-from the same picture, a painting of half the size after as many steps; the fourth by the seconds
-of an objective with its gradient, the fastest of several turns; the last by the share of a
-painting of 300 steps that making the targets takes. Only the last two need a quiet machine.
+The first four are judged by the objective after ever more steps, divided by that of stylecap, which
+begins with a painting of half the size after as many steps; `compile` by the seconds of an
+objective with its gradient, the fastest of several turns; `targets` by the share of a painting of
+300 steps that making them takes. Only these two need a quiet machine.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import stylecap
 from stylecap.images import load_picture, resize_image, scale_picture, to_image
 from stylecap.style.objective import Objective, StyleTarget, style_grams
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
+from stylecap.style.transfer import enlarge
 
 SEEN = (1, 2, 3, 5, 10, 20, 40, 75, 150, 300)
 SWITCHES = (5, 15)
@@ -97,26 +99,31 @@ class Continued(LBFGS):
 
 
 def compare(coarse: Scale, fine: Scale, steps: int, ideas: list[str]) -> None:
-    """Print the objectives of the ideas over those of plain L-BFGS."""
+    """Print the objectives of the ideas over those of stylecap."""
     before = LBFGS()
     small, _ = coarse.descend(coarse.content, [(before, steps)])
-    start = resize_image(small, tuple(fine.content.shape[2:]))
-    ways: dict[str, list[tuple[Optimizer, int]]] = {}
+    start = enlarge(small, fine.content)
+    ways: dict[str, tuple[Tensor, list[tuple[Optimizer, int]]]] = {}
+    if "plain" in ideas:
+        alone = resize_image(small, tuple(fine.content.shape[2:]))
+        ways["plain"] = (alone, [(LBFGS(), steps)])
     if "half" in ideas:
-        ways["half"] = [(LBFGS(half=True), steps)]
+        ways["half"] = (start, [(LBFGS(half=True), steps)])
     if "curvature" in ideas:
-        ways["curvature"] = [(Continued(enlarged(before.state(0), small, start)), steps)]
+        continued = Continued(enlarged(before.state(0), small, start))
+        ways["curvature"] = (start, [(continued, steps)])
     if "adam" in ideas:
         for first in SWITCHES:
-            ways[f"adam {first}"] = [(Adam(LEARNING_RATE), first), (LBFGS(), steps - first)]
+            plan = [(Adam(LEARNING_RATE), first), (LBFGS(), steps - first)]
+            ways[f"adam {first}"] = (start, plan)
     if not ways:
         return
     seen = [step for step in SEEN if step <= steps]
-    print("objective over that of L-BFGS after steps", *seen, sep="\t")
-    _, plain = fine.descend(start, [(LBFGS(), steps)])
-    for name, plan in ways.items():
-        _, losses = fine.descend(start, plan)
-        print(name, *(f"{losses[step] / plain[step]:.3f}" for step in seen), sep="\t", flush=True)
+    print("objective over stylecap's after steps", *seen, sep="\t")
+    _, ours = fine.descend(start, [(LBFGS(), steps)])
+    for name, (begin, plan) in ways.items():
+        _, losses = fine.descend(begin, plan)
+        print(name, *(f"{losses[step] / ours[step]:.3f}" for step in seen), sep="\t", flush=True)
 
 
 def fastest(job: Callable[[], object]) -> float:
@@ -163,8 +170,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=75)
     parser.add_argument("--backbone", default="vgg16")
-    names = ["half", "curvature", "adam", "compile", "targets"]
-    parser.add_argument("--ideas", nargs="+", choices=names, default=names[:3])
+    names = ["plain", "half", "curvature", "adam", "compile", "targets"]
+    parser.add_argument("--ideas", nargs="+", choices=names, default=names[:4])
     arguments = parser.parse_args()
     backbone = stylecap.load_backbone(arguments.backbone)
     picture, painted = load_picture(arguments.content), stylecap.paint_style(arguments.style)

@@ -18,7 +18,7 @@ from stylecap.style import transfer
 from stylecap.style.descent import Transfer
 from stylecap.style.optimizers import LBFGS, Adam, Optimizer
 from stylecap.style.options import StyleOptions
-from stylecap.style.transfer import scale_sizes, transfer_style
+from stylecap.style.transfer import enlarge, scale_sizes, transfer_style
 
 from .small import photo, small_backbone
 
@@ -273,7 +273,7 @@ def test_a_scale_begins_with_detail_that_the_one_before_could_not_show() -> None
         return image - resize_image(resize_image(image, (80, 80)), (160, 160))
 
     torch.testing.assert_close(
-        transfer._enlarge(resize_image(content, (80, 80)), content), content, atol=1e-6, rtol=0
+        enlarge(resize_image(content, (80, 80)), content), content, atol=1e-6, rtol=0
     )
     done = transfer_style(content, [photo(96, 2)], options(scales=2, steps=2), small_backbone())
     seen, painted = detail(content).flatten(), detail(done.image).flatten()

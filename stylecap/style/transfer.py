@@ -125,7 +125,7 @@ def transfer_together(
             if order < run.first_scale:
                 continue
             small = resize_image(content, at)
-            start = _enlarge(painting, small) if order else _start(small, subjects, styles, options)
+            start = enlarge(painting, small) if order else _start(small, subjects, styles, options)
             plan = plan_memory(at, options, runtime, budget)
             run.spared |= plan.spares
             seen, prepared, bring_back = _colored(small, styles, options)
@@ -210,6 +210,22 @@ def scale_sizes(size: tuple[int, int], options: StyleOptions) -> list[tuple[int,
             break
         sizes.insert(0, smaller)
     return sizes[-options.steps :]
+
+
+def enlarge(painting: Tensor, content: Tensor) -> Tensor:
+    """A coarse painting at the size of a content, with the detail that it was too coarse for.
+
+    Args:
+        painting: (B, 3, h, w) in [0, 1].
+        content: (B, 3, H, W) in [0, 1], of the photo that it was painted from.
+    Returns:
+        (B, 3, H, W) in [0, 1], on the painting's device.
+    Source: Kolkin et al. 2019, "Style Transfer by Relaxed Optimal Transport and Self-Similarity",
+    whose scales begin with a level of the content's Laplacian pyramid, too.
+    """
+    coarse, fine = ((x.shape[-2], x.shape[-1]) for x in (painting, content))
+    detail = content - resize_image(resize_image(content, coarse), fine)
+    return (resize_image(painting, fine) + detail.to(painting.device)).clamp(0, 1)
 
 
 def _common_size(subjects: Sequence[Subject]) -> tuple[int, int]:
@@ -376,17 +392,6 @@ def _colored(
         ]
         return content, matched, lambda x: x
     return content, list(styles), lambda x: x
-
-
-def _enlarge(painting: Tensor, content: Tensor) -> Tensor:
-    """A coarse painting at the size of a content, with the detail that it was too coarse for.
-
-    Source: Kolkin et al. 2019, "Style Transfer by Relaxed Optimal Transport and Self-Similarity",
-    whose scales begin with a level of the content's Laplacian pyramid, too.
-    """
-    coarse, fine = ((x.shape[-2], x.shape[-1]) for x in (painting, content))
-    detail = content - resize_image(resize_image(content, coarse), fine)
-    return (resize_image(painting, fine) + detail.to(painting.device)).clamp(0, 1)
 
 
 def _finish(painting: Tensor, content: Tensor, options: StyleOptions) -> Tensor:
