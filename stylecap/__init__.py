@@ -17,21 +17,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from stylecap.api import (
-        StyleResult,
-        caption,
-        caption_many,
-        mix_styles,
-        stylize,
-    )
     from stylecap.backbone import BACKBONES, Backbone, layer_table, load_backbone
     from stylecap.captioning.captioner import Caption, Captioner, CaptionWord, load_captioner
     from stylecap.captioning.drawing import draw_attention
     from stylecap.captioning.evaluation import Report, evaluate_captioner
     from stylecap.captioning.options import CaptionOptions, TrainOptions
     from stylecap.captioning.recipe import train_captioner
+    from stylecap.describing import caption, caption_many
     from stylecap.errors import StylecapError
     from stylecap.inputs import inputs_from_record
+    from stylecap.painting import StyleResult, mix_styles, stylize
     from stylecap.progress import Progress
     from stylecap.record import RunRecord
     from stylecap.runtime import Runtime
@@ -53,11 +48,11 @@ _HOMES = {
     "Runtime": "stylecap.runtime",
     "STYLES": "stylecap.style.builtin",
     "StyleOptions": "stylecap.style.options",
-    "StyleResult": "stylecap.api",
+    "StyleResult": "stylecap.painting",
     "StylecapError": "stylecap.errors",
     "TrainOptions": "stylecap.captioning.options",
-    "caption": "stylecap.api",
-    "caption_many": "stylecap.api",
+    "caption": "stylecap.describing",
+    "caption_many": "stylecap.describing",
     "draw_attention": "stylecap.captioning.drawing",
     "evaluate_captioner": "stylecap.captioning.evaluation",
     "evaluate_search": "stylecap.studio.retrieval",
@@ -65,9 +60,9 @@ _HOMES = {
     "layer_table": "stylecap.backbone",
     "load_backbone": "stylecap.backbone",
     "load_captioner": "stylecap.captioning.captioner",
-    "mix_styles": "stylecap.api",
+    "mix_styles": "stylecap.painting",
     "paint_style": "stylecap.style.builtin",
-    "stylize": "stylecap.api",
+    "stylize": "stylecap.painting",
     "train_captioner": "stylecap.captioning.recipe",
 }
 

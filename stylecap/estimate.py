@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from stylecap import __version__, api
+from stylecap import __version__, painting
 from stylecap.backbone import Backbone
 from stylecap.images import fit_long_side
 from stylecap.inputs import Pictorial
@@ -223,7 +223,7 @@ def _timed_steps(
     backbone: Backbone,
     given: dict[str, Any],
     clock: Clock,
-) -> tuple[api.StyleResult, _Step]:
+) -> tuple[painting.StyleResult, _Step]:
     """A painting of a few steps at one scale, and one of its steps."""
     times: list[float] = []
 
@@ -232,7 +232,7 @@ def _timed_steps(
             progress.preview()  # waits for the device
         times.append(clock())
 
-    result = api.stylize(
+    result = painting.stylize(
         content,
         list(styles),
         replace(options, scales=1, steps=_STEPS + 1, early_stopping=False),

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stylecap import api, inputs
+from stylecap import inputs, painting
 from stylecap.errors import OutputError, RecordError
 from stylecap.images import save_picture, to_picture
 from stylecap.style import descent, transfer
@@ -204,9 +204,9 @@ def test_a_style_file_is_read_once_and_again_when_it_changed(
     monkeypatch.setattr(inputs, "load_picture", counted)
     cache = StyleCache()
 
-    def run() -> api.StyleResult:
+    def run() -> painting.StyleResult:
         chosen = options(size=64, steps=1)
-        return api.stylize(content, style, chosen, backbone=small_backbone(), cache=cache)
+        return painting.stylize(content, style, chosen, backbone=small_backbone(), cache=cache)
 
     first, second = run(), run()
     assert read.count("style.png") == 1

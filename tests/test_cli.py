@@ -43,10 +43,10 @@ RECORD = RunRecord(
 
 
 class FakeApi(types.ModuleType):
-    """Stands for `stylecap.api`: records what it is given and returns at once."""
+    """Stands for `stylecap.painting`: records what it is given and returns at once."""
 
     def __init__(self) -> None:
-        super().__init__("stylecap.api")
+        super().__init__("stylecap.painting")
         self.calls: list[dict[str, Any]] = []
         self.mixed: list[tuple[Any, ...]] = []
         self.error: BaseException | None = None
@@ -116,8 +116,8 @@ class FakeApi(types.ModuleType):
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeApi:
     """A fake API, in an empty current folder that holds two pictures."""
     fake = FakeApi()
-    monkeypatch.setitem(sys.modules, "stylecap.api", fake)
-    monkeypatch.setattr(stylecap, "api", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "stylecap.painting", fake)
+    monkeypatch.setattr(stylecap, "painting", fake, raising=False)
     monkeypatch.setattr("stylecap.inputs.inputs_from_record", fake.inputs_from_record)
     monkeypatch.chdir(tmp_path)
     for name in ("photo.png", "paint.png"):

@@ -90,13 +90,13 @@ def test_a_painting_is_measured_at_its_coarsest_and_finest_scale(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[StyleOptions] = []
-    real = module.api.stylize
+    real = module.painting.stylize
 
     def noted(content: object, style: object, options: StyleOptions, **more: object) -> object:
         asked.append(options)
         return real(content, style, options, **more)
 
-    monkeypatch.setattr(module.api, "stylize", noted)
+    monkeypatch.setattr(module.painting, "stylize", noted)
     monkeypatch.setattr(module, "_LARGEST_PX", 160)
     measured = measure_painting(photo(130, 1), [photo(90, 2)], OPTIONS, small_backbone())
     assert [(options.size, options.scales, options.steps) for options in asked] == [

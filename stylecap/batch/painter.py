@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from stylecap import api
+from stylecap import describing, painting
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.batch.jobs import Job
 from stylecap.batch.journal import is_disk_full
@@ -109,7 +109,7 @@ class _Begun:
     """
 
     task: Task
-    sketch: api.Sketch
+    sketch: painting.Sketch
     backbone: Backbone
     fits: int
 
@@ -169,7 +169,7 @@ class Painter:
         ]
         failure = None
         try:
-            results = api.paint(
+            results = painting.paint(
                 sketches,
                 group[0].backbone,
                 judge=self._judge(tasks[0].job.options.backbone) if self._settings.card else None,
@@ -210,7 +210,7 @@ class Painter:
                 runtime = before.runtime
             except (RecordError, DeviceError):
                 before = None  # damaged, or from another machine: paint anew
-        sketch = api.sketch(
+        sketch = painting.sketch(
             job.content,
             list(job.styles),
             job.options,
@@ -225,7 +225,7 @@ class Painter:
         fits = how_many_fit(sketch.size, sketch.options, backbone.runtime)
         return _Begun(task, sketch, backbone, fits)
 
-    def _ended(self, task: Task, result: api.StyleResult, keeper: _Keeper) -> Outcome:
+    def _ended(self, task: Task, result: painting.StyleResult, keeper: _Keeper) -> Outcome:
         """Keep what a task came to."""
         job = task.job
         if result.stopped:
@@ -293,7 +293,7 @@ class Painter:
         captioner = self._captioners[name]
         backbone = self._backbone(options, captioner.runtime)
         with captioner.runtime.using_threads():
-            return api.caption(picture, captioner=captioner, backbone=backbone).text
+            return describing.caption(picture, captioner=captioner, backbone=backbone).text
 
 
 def _failure(task: Task, error: Exception) -> Outcome:

@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from stylecap.captioning.decode import Rules, beam_search
+from stylecap.captioning.learner import Learner
 from stylecap.captioning.metrics import CiderD, bleu, rouge_l
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
-from stylecap.captioning.objective import CaptionLoss, CiderJudge, Judge, pad_tokens
+from stylecap.captioning.objective import CiderJudge, Judge, pad_tokens
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.vocabulary import (
     BOS,
@@ -195,7 +194,7 @@ def train(
 
 
 class _Training:
-    """One run: its tensors, its position and the steps between checkpoints."""
+    """One run: what learns, how far it is, and the steps between checkpoints."""
 
     def __init__(
         self,
@@ -207,15 +206,12 @@ class _Training:
         device: str,
     ) -> None:
         self.training, self.validation = training, validation
-        self.folder, self.options, self.device = folder, options, torch.device(device)
-        self.distributed = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if self.distributed else 0
-        self.world = dist.get_world_size() if self.distributed else 1
+        self.folder, self.options = folder, options
         self.vocabulary = Vocabulary.build(
             (words for each in training.captions for words in each), options.min_count
         )
         positions, channels = training.features.shape[1:]
-        self.shape = DecoderShape(
+        shape = DecoderShape(
             words=len(self.vocabulary),
             channels=channels,
             positions=positions,
@@ -225,19 +221,7 @@ class _Training:
             dropout=options.dropout,
             position_dropout=options.position_dropout,
         )
-        torch.manual_seed(options.seed)
-        self.decoder = CaptionDecoder(self.shape).to(self.device)
-        loss = CaptionLoss(
-            self.decoder,
-            label_smoothing=options.label_smoothing,
-            samples=options.reward_samples,
-            top_k=options.reward_top_k,
-            max_words=options.max_words,
-        )
-        self.loss: nn.Module = DistributedDataParallel(loss) if self.distributed else loss
-        self.averaged = {n: p.detach().clone() for n, p in self.decoder.named_parameters()}
-        self.best = {n: p.clone() for n, p in self.averaged.items()}
-        self.optimizer = self._optimizer()
+        self.learner = Learner(shape, options, device)
         self.at = _Position()
         self.scorer = CiderD(frequencies or validation.captions)
         self.references = [self.scorer.prepare(each) for each in validation.captions]
@@ -253,9 +237,6 @@ class _Training:
             )
         self._judge: CiderJudge | None = None
 
-    def _optimizer(self) -> torch.optim.Adam:
-        return torch.optim.Adam(self.decoder.parameters(), lr=0.0, betas=(0.9, 0.98))
-
     # the run
 
     def run(self, on_progress: OnProgress | None, should_stop: ShouldStop | None) -> Trained:
@@ -263,13 +244,15 @@ class _Training:
         self._load()
         began = time.monotonic() - self.at.seconds
         steps = sum(self._steps(phase) for phase in PHASES)
+        if on_progress is None or self.learner.rank != 0:
+            on_progress = _tell_nobody
         while self.at.phase in PHASES:
-            phase = self.at.phase
-            if self.at.epoch >= self._epochs(phase) or self.at.without_gain >= self._patience():
+            phase, epochs = self.at.phase, self._epochs(self.at.phase)
+            if self.at.epoch >= epochs or self.at.without_gain >= self.options.patience:
                 self._next_phase()
                 continue
             for indices, mirrored in self._batches():
-                if self._stopped(should_stop):
+                if self.learner.anyone(should_stop is not None and should_stop()):
                     self.at.seconds = time.monotonic() - began
                     self._save()
                     return self._trained(False)
@@ -280,40 +263,29 @@ class _Training:
                 self.at.step += 1
                 self.at.phase_step += 1
                 self.at.seconds = time.monotonic() - began
-                if on_progress is not None and self.rank == 0:
-                    stage = f"{phase}, epoch {self.at.epoch + 1} of {self._epochs(phase)}"
-                    shown: float | None = loss / max(count, 1)
-                    if phase == "reward":
-                        stage, shown = f"{stage}, CIDEr-D of drawn captions {shown:.3f}", None
-                    on_progress(Progress(self.at.step, steps, self.at.seconds, stage, shown))
+                stage = f"{phase}, epoch {self.at.epoch + 1} of {epochs}"
+                shown: float | None = loss / max(count, 1)
+                if phase == "reward":
+                    stage, shown = f"{stage}, CIDEr-D of drawn captions {shown:.3f}", None
+                on_progress(Progress(self.at.step, steps, self.at.seconds, stage, shown))
                 if self.at.step % self.options.save_every == 0:
                     self._save()
             scores = self._validate()
             self.at.seconds = time.monotonic() - began
             self._record(scores)
             self._save()
-            if on_progress is not None and self.rank == 0:
-                message = (
-                    f"CIDEr-D {100 * scores.cider:.1f}, BLEU-4 {100 * scores.bleu4:.1f}, "
-                    f"ROUGE-L {100 * scores.rouge_l:.1f}"
-                )
-                stage = f"{phase}, epoch {scores.epoch}"
-                on_progress(Progress(self.at.step, steps, self.at.seconds, stage, message=message))
+            message = (
+                f"CIDEr-D {100 * scores.cider:.1f}, BLEU-4 {100 * scores.bleu4:.1f}, "
+                f"ROUGE-L {100 * scores.rouge_l:.1f}"
+            )
+            stage = f"{phase}, epoch {scores.epoch}"
+            on_progress(Progress(self.at.step, steps, self.at.seconds, stage, message=message))
         return self._trained(True)
 
     def _trained(self, finished: bool) -> Trained:
-        decoder = CaptionDecoder(self.shape)
-        decoder.load_state_dict(self.best)
+        decoder = self.learner.decoder_of(self.learner.best)
         history = tuple(Scores(**row) for row in self.at.history)
-        return Trained(decoder.eval(), self.vocabulary, history, finished)
-
-    def _stopped(self, should_stop: ShouldStop | None) -> bool:
-        stop = should_stop is not None and should_stop()
-        if not self.distributed:
-            return stop
-        asked = torch.tensor(float(stop), device=self.device)
-        dist.all_reduce(asked)
-        return bool(asked > 0)
+        return Trained(decoder, self.vocabulary, history, finished)
 
     def _epochs(self, phase: str) -> int:
         return self.options.epochs if phase == "words" else self.options.reward_epochs
@@ -324,17 +296,11 @@ class _Training:
     def _steps(self, phase: str) -> int:
         return self._epochs(phase) * math.ceil(len(self.training.features) / self._batch(phase))
 
-    def _patience(self) -> int:
-        return self.options.patience
-
     def _next_phase(self) -> None:
-        """The best weights so far start the next phase, with a fresh optimiser."""
         order = PHASES.index(self.at.phase)
         self.at.phase = PHASES[order + 1] if order + 1 < len(PHASES) else "done"
         self.at.epoch = self.at.batch = self.at.phase_step = self.at.without_gain = 0
-        self._copy(self.best, self._weights())
-        self._copy(self.best, self.averaged)
-        self.optimizer = self._optimizer()
+        self.learner.restart()
         self._save()
 
     # one step
@@ -350,44 +316,30 @@ class _Training:
             mirrored = [False] * len(indices)
         batch = self._batch(self.at.phase)
         for start in range(self.at.batch * batch, len(indices), batch):
-            chosen = slice(start + self.rank, start + batch, self.world)
+            chosen = slice(start + self.learner.rank, start + batch, self.learner.world)
             yield indices[: start + batch][chosen], mirrored[: start + batch][chosen]
 
     def _step(self, indices: list[int], mirrored: list[bool]) -> tuple[float, float]:
         """One update; the summed loss (or reward) of all processes and what it is summed over."""
-        torch.manual_seed(_seed(self.options.seed, self.at.step, self.rank))
-        if not indices:  # fewer pictures are left than processes
-            indices, mirrored, present = [0], [False], 0.0
-        else:
-            present = 1.0
-        features = torch.from_numpy(
-            np.stack([self._features(i, m) for i, m in zip(indices, mirrored, strict=True)])
-        ).to(self.device)
+        torch.manual_seed(_seed(self.options.seed, self.at.step, self.learner.rank))
+        present = bool(indices)
+        if not present:  # fewer pictures are left than processes
+            indices, mirrored = [0], [False]
+        pairs = list(zip(indices, mirrored, strict=True))
         tokens, judge = None, None
         if self.at.phase == "words":
-            captions = [self.encoded[int(m)][i] for i, m in zip(indices, mirrored, strict=True)]
-            tokens = pad_tokens(captions, self.options.max_words).to(self.device)
+            captions = [self.encoded[int(m)][i] for i, m in pairs]
+            tokens = pad_tokens(captions, self.options.max_words)
         else:
             judge = self._judged(indices, mirrored)
-        self.decoder.train()
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
-        ):
-            loss, words, reward = self.loss(features, tokens, judge)
-        loss = loss * present
-        pictures = torch.tensor(float(len(indices)), device=self.device)
-        sums = torch.stack([loss.detach(), words.float(), reward, pictures]) * present
-        if self.distributed:
-            dist.all_reduce(sums)
-        total, count, rewards, seen = sums.tolist()
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss * (self.world / max(count, 1.0))).backward()
-        nn.utils.clip_grad_norm_(self.decoder.parameters(), self.options.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        self.optimizer.step()
-        self._average()
-        return (total, count) if judge is None else (rewards, seen)
+        return self.learner.update(
+            np.stack([self._features(i, m) for i, m in pairs]),
+            tokens,
+            judge,
+            learning_rate=self._learning_rate(),
+            decay=min(self.options.average, (1 + self.at.phase_step) / (10 + self.at.phase_step)),
+            present=present,
+        )
 
     def _features(self, index: int, mirrored: bool) -> np.ndarray:
         source = self.training.mirrored if mirrored else self.training.features
@@ -403,22 +355,6 @@ class _Training:
             return self.options.reward_learning_rate * (0.55 + 0.45 * math.cos(math.pi * done))
         warm = min(1.0, (self.at.phase_step + 1) / max(self.options.warmup, 1))
         return self.options.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
-
-    def _average(self) -> None:
-        """Exponential moving average, shorter at the beginning of a phase."""
-        step = self.at.phase_step
-        decay = min(self.options.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, weight in self._weights().items():
-                self.averaged[name].lerp_(weight, 1 - decay)
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: weight.detach() for name, weight in self.decoder.named_parameters()}
-
-    @staticmethod
-    def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
-        for name, weight in target.items():
-            weight.copy_(source[name])
 
     def _judged(self, indices: list[int], mirrored: list[bool]) -> Judge:
         """Rewards captions of these pictures."""
@@ -443,10 +379,8 @@ class _Training:
 
     def _validate(self) -> Scores:
         """Score the averaged weights by beam search; every process does it, on the same data."""
-        decoder = CaptionDecoder(self.shape).to(self.device)
-        decoder.load_state_dict(self.averaged)
         captions = describe_features(
-            decoder,
+            self.learner.decoder_of(self.learner.averaged).to(self.learner.device),
             self.vocabulary,
             self.validation.features,
             beam=self.options.beam,
@@ -474,7 +408,7 @@ class _Training:
         if scores.cider > self.at.best:
             self.at.best = scores.cider
             self.at.without_gain = 0
-            self._copy(self.averaged, self.best)
+            self.learner.keep()
         else:
             self.at.without_gain += 1
         self.at.epoch += 1
@@ -491,33 +425,22 @@ class _Training:
 
     def _save(self) -> None:
         """Write checkpoint and log; whoever reads them sees the old or the new, never a part."""
-        if self.rank != 0:
+        if self.learner.rank != 0:
             return
-        tensors = {}
-        for group, weights in self._groups().items():
-            tensors.update({f"{group}/{name}": weight for name, weight in weights.items()})
         header = {
             "format": _FORMAT,
             "options": asdict(self.options),
             "words": self.vocabulary.words,
-            "shape": asdict(self.shape),
+            "shape": asdict(self.learner.shape),
             "pictures": len(self.training.features),
             "position": asdict(self.at),
         }
-        save_tensors(self.folder / CHECKPOINT, header, tensors)
+        save_tensors(self.folder / CHECKPOINT, header, self.learner.tensors())
         log = io.StringIO(newline="")
         writer = csv.DictWriter(log, [f.name for f in fields(Scores)])
         writer.writeheader()
         writer.writerows(self.at.history)
         write_atomically(self.folder / LOG, log.getvalue().encode())
-
-    def _groups(self) -> dict[str, dict[str, Tensor]]:
-        groups = {"weights": self._weights(), "averaged": self.averaged, "best": self.best}
-        names = [name for name, _ in self.decoder.named_parameters()]
-        moments = self.optimizer.state_dict()["state"]
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            groups[key] = {names[index]: state[key] for index, state in moments.items()}
-        return groups
 
     def _load(self) -> None:
         """Go on from the folder's checkpoint, if there is one."""
@@ -543,19 +466,7 @@ class _Training:
         if not same or header["pictures"] != len(self.training.features):
             raise InputError(f"{path}: belongs to another corpus; use another folder")
         self.at = at
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            group, _, weight = name.partition("/")
-            groups.setdefault(group, {})[weight] = tensor.to(self.device)
-        self._copy(groups["weights"], self._weights())
-        self._copy(groups["averaged"], self.averaged)
-        self._copy(groups["best"], self.best)
-        keys = ("step", "exp_avg", "exp_avg_sq")
-        state = self.optimizer.state_dict()
-        for index, (name, _) in enumerate(self.decoder.named_parameters()):
-            if name in groups.get("step", {}):
-                state["state"][index] = {key: groups[key][name] for key in keys}
-        self.optimizer.load_state_dict(state)
+        self.learner.restore(tensors)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -570,3 +481,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _seed(*numbers: int) -> int:
     """One 63-bit seed from several numbers, the same on every machine."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _tell_nobody(_: Progress) -> None:
+    """For processes but the first, and where nobody asked."""

@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise OptionError(f"{flag}: {target} is a picture to be captioned; name another file")
     if arguments.attention is not None:
         _check_drawing(arguments.attention, readable)
-    from stylecap.api import caption_many
+    from stylecap.describing import caption_many
 
     captioner = chosen_captioner(arguments, options)
     read = failed = 0

@@ -27,8 +27,8 @@ from stylecap.style.builtin import STYLES
 from stylecap.style.options import PRESETS, StyleOptions, recorded_options
 
 if TYPE_CHECKING:
-    from stylecap.api import StyleResult
     from stylecap.backbone import Backbone
+    from stylecap.painting import StyleResult
     from stylecap.progress import Progress
     from stylecap.record import RunRecord
 
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     job = _repeated(arguments) if arguments.from_record else _new(arguments)
     if arguments.estimate:
         return _estimate(arguments, job, begin)
-    from stylecap import api
+    from stylecap import painting
 
     judge = None
     if arguments.card:
@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.fine_style is not None:
             job.styles = [_mixed(arguments, job, display)]
         with Interruption(display, "the picture so far is kept") as interruption:
-            result = api.stylize(
+            result = painting.stylize(
                 job.content,
                 job.styles if len(job.styles) > 1 else job.styles[0],
                 job.options,
@@ -369,11 +369,11 @@ def _free_name(stem: str) -> Path:
 
 def _mixed(arguments: argparse.Namespace, job: _Job, display: Display) -> Path:
     """Mix the two styles, and keep the mixture as a file: the run's record can then name it."""
-    from stylecap import api
+    from stylecap import painting
     from stylecap.images import save_picture, to_picture
 
     path = _mixture_of(job.output)
-    mixed = api.mix_styles(
+    mixed = painting.mix_styles(
         arguments.fine_style,
         arguments.coarse_style,
         job.options,

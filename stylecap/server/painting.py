@@ -33,8 +33,8 @@ from stylecap.style.builtin import STYLES
 from stylecap.style.options import StyleOptions, recorded_options
 
 if TYPE_CHECKING:
-    from stylecap.api import StyleResult
     from stylecap.estimate import Estimate
+    from stylecap.painting import StyleResult
     from stylecap.progress import Progress
     from stylecap.server.site import Site
 
@@ -131,7 +131,7 @@ def paint(request: PaintRequest, job: Job, site: Site) -> Item:
     Raises:
         StylecapError: as `stylecap.stylize`.
     """
-    from stylecap import api
+    from stylecap.painting import stylize
 
     folder = site.history.new_folder(job.owner)
     try:
@@ -149,7 +149,7 @@ def paint(request: PaintRequest, job: Job, site: Site) -> Item:
             files["mask"] = mask.name
             if request.keep_outside:
                 styles = [*styles, request.content]
-        result = api.stylize(
+        result = stylize(
             request.content,
             styles if len(styles) > 1 else styles[0],
             request.options,
@@ -299,14 +299,13 @@ class _Watcher:
 
 def _captions(site: Site, pictures: Sequence[Image.Image]) -> tuple[str, ...]:
     """What the captioner says of each picture; () if there is none here."""
-    from stylecap import api
+    from stylecap.describing import caption
 
     try:
         captioner = site.captioner()
         backbone = site.backbone(captioner.backbone_name)
         return tuple(
-            api.caption(picture, captioner=captioner, backbone=backbone).text
-            for picture in pictures
+            caption(each, captioner=captioner, backbone=backbone).text for each in pictures
         )
     except StylecapError as error:
         log.info("no captions beside paintings: %s", error)

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 import stylecap
-from stylecap import api
-from stylecap.api import StyleResult, mix_styles, stylize
+from stylecap import painting
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.features import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
@@ -21,6 +20,7 @@ from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError
 from stylecap.images import load_picture, read_embedded, to_image, to_picture
 from stylecap.inputs import inputs_from_record
+from stylecap.painting import StyleResult, mix_styles, stylize
 from stylecap.progress import Progress
 from stylecap.record import RunRecord
 from stylecap.style.options import StyleOptions
@@ -261,7 +261,7 @@ def test_too_little_memory_is_said_with_a_smaller_size(
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(api, "transfer_together", full)
+    monkeypatch.setattr(painting, "transfer_together", full)
     with pytest.raises(DeviceError, match="out of memory on cpu at --size 64; choose a smaller"):
         painted(folder / "content.png", folder / "style.png")
 
@@ -279,7 +279,7 @@ def test_one_backbone_loaded_once_serves_painting_and_caption(
 ) -> None:
     """The first sentence of what this program is for."""
     loaded: list[str] = []
-    monkeypatch.setattr(api, "load_backbone", lambda name, **_: loaded.append(name))
+    monkeypatch.setattr(painting, "load_backbone", lambda name, **_: loaded.append(name))
     backbone, captioner = small_backbone(), small_captioner()
     served: list[int] = []
     compute = type(backbone).compute
