@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 Integers: TypeAlias = NDArray[np.integer[Any]]
+_BAND_ROWS = 32
 
 
 class Cells(NamedTuple):
@@ -87,27 +88,20 @@ class Canvas:
         row = np.clip(np.floor(y).astype(np.int32) + margin, 2, down - 3)
         column = np.clip(np.floor(x).astype(np.int32) + margin, 2, right - 3)
         home = row * np.int32(right) + column
-        around = [(i, j) for i in range(-2, 3) for j in range(-2, 3) if not abs(i) == abs(j) == 2]
-        best = np.full(y.shape, np.inf, dtype=np.float32)
-        nearest = home.copy()
-        for i, j in around:
-            other = home + np.int32(i * right + j)
-            gap = (point_y[other] - y) ** 2 + (point_x[other] - x) ** 2
-            closer = gap < best
-            best = np.where(closer, gap, best)
-            nearest = np.where(closer, other, nearest)
-        near_y, near_x = point_y[nearest], point_x[nearest]
-        edge = np.full(y.shape, np.inf, dtype=np.float32)
-        for i, j in around:
-            other = home + np.int32(i * right + j)
-            other_y, other_x = point_y[other], point_x[other]
-            gap = (other_y - y) ** 2 + (other_x - x) ** 2
-            apart = np.sqrt((other_y - near_y) ** 2 + (other_x - near_x) ** 2)
-            border = (gap - best) / np.maximum(2.0 * apart, np.float32(1e-6))
-            edge = np.where(other == nearest, edge, np.minimum(edge, border))
+        points = np.stack([point_y, point_x])
+        nearest, edge = np.empty_like(home), np.empty_like(y)
+        for top in range(0, self.rows, _BAND_ROWS):  # as many as the processor's cache holds
+            band = slice(top, top + _BAND_ROWS)
+            nearest[band], edge[band] = _nearest(y[band], x[band], home[band], points, right)
         scale = np.float32(1.0 / count)
         chance = self.rng.random((down * right, 4), dtype=np.float32)
-        return Cells(nearest, (x - near_x) * scale, (y - near_y) * scale, edge * scale, chance)
+        return Cells(
+            nearest,
+            (x - point_x[nearest]) * scale,
+            (y - point_y[nearest]) * scale,
+            edge * scale,
+            chance,
+        )
 
     def scatter(self, count: int, margin: float = 0.1) -> Array:
         """About ``count`` evenly strewn positions (N, 2) as (x, y), in random order."""
@@ -271,6 +265,42 @@ def smooth(low: float, high: float, value: Array) -> Array:
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     curve: Array = t * t * (3.0 - 2.0 * t)
     return curve
+
+
+def _nearest(
+    y: Array, x: Array, home: Integers, points: Array, right: int
+) -> tuple[Integers, Array]:
+    """Number of the nearest of the points around each position, and distance to its border.
+
+    Args:
+        y: (H, W) in steps of the lattice, as are all lengths here.
+        x: (H, W).
+        home: (H, W) number of the point in whose square a position is.
+        points: (2, N) y and x of the points, ``right`` of them in a row.
+        right: points in a row.
+    """
+    point_y, point_x = points
+    around = [
+        i * right + j for i in range(-2, 3) for j in range(-2, 3) if not abs(i) == abs(j) == 2
+    ]
+    best = np.full(y.shape, np.inf, dtype=np.float32)
+    nearest = home.copy()
+    for step in around:
+        other = home + np.int32(step)
+        gap = (point_y[other] - y) ** 2 + (point_x[other] - x) ** 2
+        closer = gap < best
+        best = np.where(closer, gap, best)
+        nearest = np.where(closer, other, nearest)
+    near_y, near_x = point_y[nearest], point_x[nearest]
+    edge = np.full(y.shape, np.inf, dtype=np.float32)
+    for step in around:
+        other = home + np.int32(step)
+        other_y, other_x = point_y[other], point_x[other]
+        gap = (other_y - y) ** 2 + (other_x - x) ** 2
+        apart = np.sqrt((other_y - near_y) ** 2 + (other_x - near_x) ** 2)
+        border = (gap - best) / np.maximum(2.0 * apart, np.float32(1e-6))
+        edge = np.where(other == nearest, edge, np.minimum(edge, border))
+    return nearest, edge
 
 
 def palette(*colors: str) -> Array:

@@ -65,10 +65,9 @@ def mosaic(canvas: Canvas) -> Array:
         palette("241a3c", "57407e", "c98f8a", "f3dfc0", "dba93a"),
     ]
     order = (ring * 0.31 + chance[..., 1] + (own[..., 0] - 0.5) * 0.34) % 1.0
-    color = np.zeros((*radius.shape, 3), dtype=np.float32)
+    shades = np.stack([ramp(colors, np.arange(9) / 8) for colors in sets]).astype(np.float32)
     kind = np.floor(chance[..., 2] * len(sets))
-    for index, colors in enumerate(sets):
-        color = np.where((kind == index)[..., None], ramp(colors, np.rint(order * 8) / 8), color)
+    color = shades[kind.astype(np.int32), np.rint(order * 8).astype(np.int32)]
     color = color * (0.80 + 0.40 * own[..., 1])[..., None]
     lean = ((own[..., 2] - 0.5) * x + (own[..., 3] - 0.5) * y) / stone
     grain = canvas.fractal(90, 2) * 0.045
