@@ -285,9 +285,29 @@ def test_settings_come_back_from_a_record_with_the_inputs_that_are_here(tmp_path
     assert (found.options.size, found.options.seed, found.options.device) == (99, 5, "auto")
     assert found.content == photo and found.styles == ("mosaic",)
     assert found.missing == ("gone.png",) and not found.masked
-    masked = replace(record, inputs=(*record.inputs, InputRecord("mask", "mask.png", "1" * 64)))
-    found = restore(masked, [photo])
-    assert found.styles == ("mosaic",) and found.missing == () and found.masked
+
+
+def test_regions_come_back_with_their_mask_and_what_is_outside(tmp_path):
+    from stylecap.record import InputRecord, RunRecord, file_sha256
+
+    photo, mask = write_photo(tmp_path / "cat.png"), write_photo(tmp_path / "mask.png", (9, 9))
+    content = InputRecord("content", "cat.png", file_sha256(photo))
+    inside = InputRecord("style", "builtin:mosaic", "")
+    where = InputRecord("mask", "mask.png", file_sha256(mask))
+    kept = RunRecord(
+        "stylize",
+        {"mask_colors": ["#ffffff", "#000000"]},
+        (content, inside, replace(content, role="style"), where),
+        result={"outside": "photo"},
+    )
+    found = restore(kept, [photo, mask])
+    assert (found.content, found.styles, found.missing) == (photo, ("mosaic",), ())
+    assert found.masked and found.mask == mask and found.keep_outside
+    assert restore(kept, [photo]).mask is None and restore(kept, [photo]).masked
+    both = replace(kept, inputs=(content, inside, inside, where), result={})
+    found = restore(both, [mask])
+    assert (found.content, found.styles, found.missing) == (None, ("mosaic",) * 2, ("cat.png",))
+    assert found.masked and not found.keep_outside
 
 
 def test_a_fault_is_told_without_folders_and_logged_with_them(caplog):

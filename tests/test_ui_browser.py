@@ -249,6 +249,17 @@ def test_a_painted_mask_keeps_the_rest_as_it_is(tab, tmp_path):
     inside, outside = change[:, : edge - 4].mean(), change[:, edge + 32 :].mean()
     assert inside > 4 and outside <= 0.1 * inside
 
+    painted = marked(page)
+    page.locator("[data-mask=clear]").click()
+    assert page.evaluate("window.stylecap.mask()") == ""
+    page.get_by_role("tab", name="History").click()
+    page.locator("#history button").first.click()
+    page.get_by_role("button", name="Use these settings again").click()
+    expect(panel.locator(".sc-notice")).to_contain_text("its settings are back.")
+    page.wait_for_function("window.stylecap.mask() !== ''")
+    assert (marked(page) == painted).all()
+    expect(page.get_by_label("Style outside")).to_have_value("Keep the photo")
+
 
 def test_regions_that_were_found_are_chosen_by_click_and_by_keyboard(tab, tmp_path):
     page = tab.page

@@ -11,21 +11,25 @@ from stylecap.errors import InputError, StylecapError
 from stylecap.record import RunRecord
 from stylecap.server.commands import changed_options
 from stylecap.server.history import Item
-from stylecap.server.painting import options_of_record
+from stylecap.server.painting import options_of_record, restore_from
 
 from . import pieces
 from .context import Context
 from .painting import StyleTab, commands, compared, outcome
+from .regions import RegionsTab
 
 
-def history_tab(page: Context, tab: gr.Tab, tabs: gr.Tabs, style: StyleTab) -> None:
+def history_tab(
+    page: Context, tab: gr.Tab, tabs: gr.Tabs, style: StyleTab, regions: RegionsTab
+) -> None:
     """Build the tab.
 
     Args:
         page: of which language.
         tab: this one, whose list is made anew when it is opened.
-        tabs: all of them, to go to the one named ``style``.
+        tabs: all of them, to go to one of the two that follow.
         style: where settings are used again.
+        regions: where those of paintings in regions are.
     """
     words, site = page.words, page.site
     hours = words("hours", n=f"{site.options.keep_hours:g}")
@@ -49,7 +53,8 @@ def history_tab(page: Context, tab: gr.Tab, tabs: gr.Tabs, style: StyleTab) -> N
 
     def act(request: gr.Request, event: gr.EventData) -> list[Any]:
         owner, said = page.owner(request), _said(event)
-        same = [gr.skip()] * (1 + len(style.restored))
+        same_style, same_regions = ([gr.skip()] * len(tab.restored) for tab in (style, regions))
+        same = [gr.skip(), *same_style, *same_regions]
         if isinstance(said.get("delete"), str):
             site.history.remove(owner, said["delete"])
             return [*same, *show(request)]
@@ -58,7 +63,12 @@ def history_tab(page: Context, tab: gr.Tab, tabs: gr.Tabs, style: StyleTab) -> N
             path = site.history.path(owner, item, "result")
             if path is None:
                 raise InputError("this picture is no longer kept")
-            return [gr.Tabs(selected="style"), *style.restoring(owner, path), gr.skip(), ""]
+            found = restore_from(path, owner, site)
+            if found.masked:
+                values = [*same_style, *regions.restoring(owner, found)]
+                return [gr.Tabs(selected="regions"), *values, gr.skip(), ""]
+            values = [*style.restoring(found), *same_regions]
+            return [gr.Tabs(selected="style"), *values, gr.skip(), ""]
         except StylecapError as error:
             return [*same, gr.skip(), page.alert(error)]
 
@@ -67,7 +77,8 @@ def history_tab(page: Context, tab: gr.Tab, tabs: gr.Tabs, style: StyleTab) -> N
     }  # fmt: skip
     tab.select(show, None, [listed, opened], api_name="history", **private)
     listed.click(choose, None, [listed, opened], api_name="open", **private)
-    opened.click(act, None, [tabs, *style.restored, listed, opened], api_name="act", **private)
+    changed = [tabs, *style.restored, *regions.restored, listed, opened]
+    opened.click(act, None, changed, api_name="act", **private)
 
 
 def _said(event: gr.EventData) -> dict[str, Any]:

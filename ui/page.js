@@ -161,10 +161,11 @@
     }
 
     follow() {  // Gradio changes the attributes of a place that stays
-      const { photo, regions } = this.place.dataset;
+      const { photo, regions, marked } = this.place.dataset;
       if (photo === this.shown?.photo && regions === this.shown?.regions) return;
       if (photo !== this.shown?.photo) {
-        this.actions = [];
+        const before = marked && new Regions(marked, () => this.draw());
+        this.actions = before ? [{ regions: before, region: 1 }] : [];
         this.photo.src = photo;
       }
       this.regions = regions && new Regions(regions, () => this.draw());
@@ -251,6 +252,7 @@
           context.globalCompositeOperation = 'xor';
           context.fillRect(0, 0, width, height);
         } else if (action.regions) {
+          if (!action.regions.labels) continue;  // not loaded yet
           context.drawImage(action.regions.area(action.region), 0, 0, width, height);
         } else {
           const [x, y] = action.points[0];

@@ -87,7 +87,7 @@ def build_page(site: Site, language: str) -> gr.Blocks:
             with gr.Tab(words("tab.style"), id="style"):
                 style = style_tab(page)
             with gr.Tab(words("tab.regions"), id="regions"):
-                regions_tab(page)
+                regions = regions_tab(page)
             with gr.Tab(words("tab.caption"), id="caption"):
                 caption_tab(page)
             with gr.Tab(words("tab.batch"), id="batch") as batch:
@@ -95,7 +95,7 @@ def build_page(site: Site, language: str) -> gr.Blocks:
             with gr.Tab(words("tab.explore"), id="explore"):
                 explore_tab(page)
             with gr.Tab(words("tab.history"), id="history") as history:
-                history_tab(page, history, tabs, style)
+                history_tab(page, history, tabs, style, regions)
 
         def leave(request: gr.Request) -> None:
             site.queue.stop(visitor(request), str(request.session_hash))

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from stylecap.errors import OptionError, StylecapError
+from stylecap.errors import StylecapError
 from stylecap.files import readable_size
 from stylecap.record import RunRecord
 from stylecap.server import faults
@@ -27,7 +27,7 @@ from stylecap.server.painting import (
     options_of_record,
     paint,
     record_of,
-    restore,
+    restore_from,
 )
 from stylecap.server.site import default_preset, within_limits
 from stylecap.style.options import PRESETS, StyleOptions
@@ -262,29 +262,27 @@ class StyleTab:
     settings: Settings
     page: Context
 
-    def restoring(self, owner: str, path: Path) -> list[Any]:
-        """Values that bring back how a picture was painted.
-
-        Raises:
-            StylecapError: it does not say, or not in a way that is known here.
-        """
+    def restoring(self, found: Restored) -> list[Any]:
+        """Values that bring back how a picture was painted; of one in regions, the inside."""
         page, site = self.page, self.page.site
-        record = record_of(path)
-        if record is None:
-            raise OptionError("record: this picture does not say how it was painted")
-        found = restore(record, site.history.inputs(owner))
         first, more = found.styles[:1], found.styles[1:]
-        text = page.words("restored")
-        if found.missing:
-            text += " " + page.words("restored.missing", names=", ".join(found.missing))
-        if found.masked:
-            text += " " + page.words("restored.masked")
         content = gr.skip() if found.content is None else str(found.content)
         style, gallery = gr.skip(), gr.skip()
         if first:
             style = str(site.tile(first[0]) if isinstance(first[0], str) else first[0])
             gallery = style_tiles(page, [str(name) for name in first])
-        return [content, style, gallery, *self.settings.show(found, more), pieces.notice(text)]
+        settings = self.settings.show(found, () if found.masked else more)
+        return [content, style, gallery, *settings, said_restored(page, found, found.masked)]
+
+
+def said_restored(page: Context, found: Restored, unmarked: bool) -> str:
+    """That settings are back, and what is not."""
+    text = page.words("restored")
+    if found.missing:
+        text += " " + page.words("restored.missing", names=", ".join(found.missing))
+    if unmarked:
+        text += " " + page.words("restored.masked")
+    return pieces.notice(text)
 
 
 def style_tab(page: Context) -> StyleTab:
@@ -343,7 +341,7 @@ def style_tab(page: Context) -> StyleTab:
             given = site.given(owner, path)
             if given is None or record_of(given) is None:
                 return nothing
-            return tab.restoring(owner, given)
+            return tab.restoring(restore_from(given, owner, page.site))
         except StylecapError as error:
             faults.note(error)  # a picture without a readable record is a photo like others
             return nothing

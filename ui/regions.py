@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from stylecap.server.painting import PaintRequest
-from stylecap.server.regions import COUNTS, SEEN, keep_seen, propose, read_mask
+from stylecap.server.painting import PaintRequest, Restored
+from stylecap.server.regions import COUNTS, SEEN, keep_seen, mark_again, propose, read_mask
 
 from . import pieces
 from .context import Context
 from .inputs import picture
-from .painting import Result, Settings, listen_for_stop
+from .painting import Result, Settings, listen_for_stop, said_restored
 
 _KEEP, _OWN = "keep", "own"
 
 
-def regions_tab(page: Context) -> None:
+@dataclass(frozen=True, slots=True)
+class RegionsTab:
+    """What other tabs need of this one.
+
+    Attributes:
+        restored: components that `restoring` gives values for.
+        settings: of the painting.
+    """
+
+    restored: list[Any]
+    settings: Settings
+    page: Context
+
+    def restoring(self, owner: str, found: Restored) -> list[Any]:
+        """Values that bring back how a picture was painted in regions.
+
+        Raises:
+            StylecapError: its photo or its mask cannot be used.
+        """
+        photo, canvas = gr.skip(), gr.skip()
+        if found.content is not None:
+            photo, canvas = str(found.content), _shown(self.page, owner, found.content, found)
+        styles = [*found.styles, None, None]
+        inside = _chosen(styles[0])
+        outside = [_KEEP, gr.skip()] if found.keep_outside else _chosen(styles[1])
+        status = said_restored(self.page, found, found.mask is None)
+        settings = self.settings.show(found, ())
+        return [photo, canvas, found, *inside, *outside, *settings, status]
+
+
+def regions_tab(page: Context) -> RegionsTab:
     """Build the tab Regions."""
     words, site = page.words, page.site
     own = (words("regions.own"), _OWN)
@@ -29,6 +61,7 @@ def regions_tab(page: Context) -> None:
             canvas = pieces.panel(pieces.hint(words("regions.hint")), elem_id="mask")
             told = pieces.panel()
             drawn = gr.Textbox(visible="hidden", elem_id="drawn", label="mask")
+            before = gr.State(None)  # settings that were brought back, with photo and mask
             with gr.Row():
                 with gr.Column(min_width=200):
                     inside, inside_own = _choice(
@@ -44,14 +77,16 @@ def regions_tab(page: Context) -> None:
             go = gr.Button(words("paint"), variant="primary", size="lg", elem_id="paint-regions")
             result = Result(page, "regions.steps")
 
-    async def show_photo(request: gr.Request, path: str | None) -> list[str]:
+    async def show_photo(
+        request: gr.Request, path: str | None, before: Restored | None
+    ) -> list[str]:
         try:
             owner = page.owner(request)
             given = site.given(owner, path)
             if given is None:
                 return [pieces.hint(words("regions.hint")), ""]
-            name = await page.quickly(request, lambda: keep_seen(site, owner, given))
-            return [_canvas(page, name), ""]
+            shown = await page.quickly(request, lambda: _shown(page, owner, given, before))
+            return [shown, ""]
         except Exception as error:
             return [pieces.hint(words("regions.hint")), page.alert(error)]
 
@@ -103,7 +138,7 @@ def regions_tab(page: Context) -> None:
             yield result.failure(error)
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-    photo.change(show_photo, photo, [canvas, told], api_name="show_photo", **private)
+    photo.change(show_photo, [photo, before], [canvas, told], api_name="show_photo", **private)
     canvas.click(divide, None, [canvas, told], api_name="divide", **private)
     go.click(
         start,
@@ -117,9 +152,18 @@ def regions_tab(page: Context) -> None:
         api_name="paint_regions",
     )
     listen_for_stop(page, result.stop)
+    choices = [inside, inside_own, outside, outside_own]
+    restored = [photo, canvas, before, *choices, *settings.inputs, result.status]
+    return RegionsTab(restored, settings, page)
 
 
-def _canvas(page: Context, name: str, labels: str = "", count: int = 0) -> str:
+def _shown(page: Context, owner: str, photo: Path, before: Restored | None) -> str:
+    """A canvas for a photo; for one that was brought back, with what was marked on it."""
+    name = keep_seen(page.site, owner, photo)
+    return _canvas(page, name, marked=mark_again(page.site, owner, name, photo, before))
+
+
+def _canvas(page: Context, name: str, labels: str = "", count: int = 0, marked: str = "") -> str:
     """Where a mask is painted over a photo; ``page.js`` brings it to life.
 
     Args:
@@ -127,9 +171,14 @@ def _canvas(page: Context, name: str, labels: str = "", count: int = 0) -> str:
         name: of the folder with the photo.
         labels: file with the regions that were found in it.
         count: of those regions.
+        marked: file with a mask to begin with.
     """
     words = page.words
-    regions = f' data-regions="{escape(page.link(name, labels))}"' if labels else ""
+    files = "".join(
+        f' data-{key}="{escape(page.link(name, file))}"'
+        for key, file in (("photo", SEEN), ("regions", labels), ("marked", marked))
+        if file
+    )
     tools = "".join(
         f'<button type="button" class="sc-small" data-mask="{action}">'
         f"{escape(words(f'mask.{action}'))}</button>"
@@ -152,7 +201,7 @@ def _canvas(page: Context, name: str, labels: str = "", count: int = 0) -> str:
     )
     return (
         f"{pieces.hint(words('regions.hint'))}"
-        f'<div class="sc-mask" data-photo="{escape(page.link(name, SEEN))}"{regions}>'
+        f'<div class="sc-mask"{files}>'
         f'<canvas tabindex="0" role="img" aria-label="{escape(words("mask.canvas"))}"></canvas>'
         f'<div role="group" aria-label="{escape(words("regions.find"))}">'
         f"<span>{escape(words('regions.find'))}</span>{numbers}</div>"
@@ -177,3 +226,12 @@ def _choice(
         api_visibility="private",
     )
     return chosen, own
+
+
+def _chosen(style: str | Path | None) -> list[Any]:
+    """Values for a `_choice`: a style brought back, or what is there if there is none."""
+    if style is None:
+        return [gr.skip(), gr.skip()]
+    if isinstance(style, str):
+        return [style, gr.skip()]
+    return [_OWN, gr.update(value=str(style), visible=True)]

@@ -44,6 +44,7 @@ _SMALL_SIDE_PX = 320
 MASK_COLORS = ("#ffffff", "#000000")
 #: Options that are not a visitor's to choose: what is best on this machine.
 MACHINES = ("device", "precision", "memory")
+_KEPT = "photo"  # what a record says of the outside of a region
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +214,11 @@ class Restored:
     Attributes:
         options: as they were, `MACHINES` left to this machine.
         content: file, or None if it has to be given again.
-        styles: built-in names and files in their order; of a painting in regions, the first.
+        styles: built-in names and files in their order.
         missing: names of pictures that are not here.
-        masked: it was painted in regions, which have to be marked again.
+        masked: it was painted in regions.
+        mask: file that says where, or None if they have to be marked again.
+        keep_outside: outside its region the photo stayed as it was.
     """
 
     options: StyleOptions
@@ -223,6 +226,8 @@ class Restored:
     styles: tuple[str | Path, ...]
     missing: tuple[str, ...]
     masked: bool
+    mask: Path | None
+    keep_outside: bool
 
 
 def options_of_record(record: RunRecord) -> StyleOptions:
@@ -252,17 +257,26 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
     options = options_of_record(record)
     by_hash = {file_sha256(path): path for path in candidates}
     content: Path | None = None
+    mask: Path | None = None
     styles: list[str | Path] = []
     missing = []
-    masked = any(entry.role == "mask" for entry in record.inputs)
-    for entry in record.inputs[:2] if masked else record.inputs:  # the content, then the styles
+    keep_outside = record.result.get("outside") == _KEPT
+    photos = {entry.sha256 for entry in record.inputs if entry.role == "content"}
+    entries = [  # without the photo itself as the style outside
+        entry
+        for entry in record.inputs
+        if not (keep_outside and entry.role == "style" and entry.sha256 in photos)
+    ]
+    for entry in entries:
         builtin = entry.name.removeprefix("builtin:")
-        found: str | Path | None = by_hash.get(entry.sha256)
-        if entry.role == "style" and builtin != entry.name and builtin in STYLES:
-            found = builtin
-        if found is None:
+        found = by_hash.get(entry.sha256)
+        if entry.role == "mask":
+            mask = found
+        elif entry.role == "style" and builtin != entry.name and builtin in STYLES:
+            styles.append(builtin)
+        elif found is None:
             missing.append(entry.name)
-        elif entry.role == "content" and isinstance(found, Path):
+        elif entry.role == "content":
             content = found
         elif entry.role == "style":
             styles.append(found)
@@ -270,7 +284,22 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
         options = replace(options, init="content")
     if options.blend and len(options.blend) != len(styles):
         options = replace(options, blend=())
-    return Restored(options, content, tuple(styles), tuple(missing), masked)
+    masked = any(entry.role == "mask" for entry in entries)
+    return Restored(options, content, tuple(styles), tuple(missing), masked, mask, keep_outside)
+
+
+def restore_from(path: Path, owner: str, site: Site) -> Restored:
+    """Bring back the settings that a picture carries, with inputs of the visitor's history.
+
+    Raises:
+        InputError: it cannot be opened.
+        OptionError: it does not say how it was painted.
+        RecordError: see `restore`.
+    """
+    record = record_of(path)
+    if record is None:
+        raise OptionError("record: this picture does not say how it was painted")
+    return restore(record, site.history.inputs(owner))
 
 
 class _Watcher:
@@ -342,7 +371,7 @@ def _outside_kept(result: StyleResult, photo: Image.Image, mask: Image.Image) ->
     soft = mask.convert("L").resize((width, height), Image.Resampling.BILINEAR)
     soft = soft.filter(ImageFilter.GaussianBlur(max(1.0, max(height, width) / 128)))
     joined = Image.composite(to_picture(result.image), photo, soft)
-    record = replace(result.record, result={**result.record.result, "outside": "photo"})
+    record = replace(result.record, result={**result.record.result, "outside": _KEPT})
     return replace(result, image=to_image(joined), record=record)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import filecmp
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from PIL import Image
 
 from stylecap.errors import InputError
 from stylecap.images import load_picture, save_picture, scale_picture, split_alpha
-from stylecap.server.painting import open_picture
+from stylecap.server.painting import Restored, open_picture
 
 if TYPE_CHECKING:
     from stylecap.server.site import Site
@@ -20,6 +21,7 @@ LABEL_STEP = 30  # between the grey values of two regions, as page.js reads them
 COUNTS = (2, 3, 4, 5, 6)  # of regions that can be asked for
 SEEN = "seen.webp"
 _SEEN_SIDE_PX = 1024
+_MARKED = "marked.png"
 _BACKBONE = "vgg16"
 _PNG_ADDRESS = "data:image/png;base64,"
 _MAX_MASK_PIXELS = 4_000_000
@@ -54,6 +56,27 @@ def propose(site: Site, owner: str, name: str, count: int) -> str:
     made = seen.with_name(f"regions-{count}.png")
     save_picture(shades.convert("RGB"), made)
     return made.name
+
+
+def mark_again(site: Site, owner: str, name: str, photo: Path, before: Restored | None) -> str:
+    """Keep the mask of settings that were brought back beside a picture that `keep_seen` kept.
+
+    Returns:
+        Its file, like those of `propose`, with the inside as region 1; "" where there is none, or
+        where it was painted over another photo.
+    Raises:
+        InputError: the mask cannot be read.
+    """
+    folder = site.history.place(owner, name)
+    if folder is None or before is None or before.content is None or before.mask is None:
+        return ""
+    here = before.content.is_file() and before.mask.is_file()
+    if not here or not filecmp.cmp(photo, before.content, shallow=False):
+        return ""
+    inside = load_picture(before.mask, max_pixels=_MAX_MASK_PIXELS).convert("L")
+    shades = inside.point([LABEL_STEP * (value >= 128) for value in range(256)])
+    save_picture(shades.convert("RGB"), folder / _MARKED)
+    return _MARKED
 
 
 def read_mask(address: str) -> Image.Image:
