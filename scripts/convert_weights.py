@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from stylecap.weights import WeightFile, file_sha256, registry, write_manifest
+from stylecap.files import file_sha256
+from stylecap.weights import WeightFile, registry, write_manifest
 
 ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 CONV_INDICES = {

@@ -10,7 +10,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from stylecap.weights import WeightFile, file_sha256, registry, write_manifest
+from stylecap.files import file_sha256
+from stylecap.weights import WeightFile, registry, write_manifest
 
 FOLDER = Path(__file__).parent.parent / "weights"
 

@@ -283,7 +283,11 @@ def layers_needed(name: str, wanted: Sequence[str], pooling: str) -> tuple[Layer
 
     A rectifier that nobody asked for comes after the maximum pooling that would follow it, which
     gives the same and costs a quarter.
+
+    Raises:
+        OptionError: as `check_layers`.
     """
+    check_layers(name, wanted)
     network = architecture(name)
     deepest = max(index for index, layer in enumerate(network) if layer.name in wanted)
     order = list(network[: deepest + 1])

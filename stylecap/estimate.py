@@ -21,7 +21,7 @@ from stylecap.measured import measure, processor, recall
 from stylecap.progress import Progress
 from stylecap.runtime import Runtime
 from stylecap.style.descent import scale_steps
-from stylecap.style.memory import memory_budget, plan_memory
+from stylecap.style.memory import Plan, memory_budget, plan_memory
 from stylecap.style.optimizers import HISTORY, LBFGS
 from stylecap.style.options import StyleOptions
 from stylecap.style.strips import share_in_strips
@@ -152,17 +152,16 @@ def estimate(
     # Content, picture at the end, and styles go through the network without a gradient.
     passes = 2 + styles * options.style_scale**2
     runtime, budget = measured.runtime, memory_budget(options, measured.runtime)
-    layers = (*options.resolved_style_layers, *options.resolved_content_layers)
     seconds = 0.0
     for at, steps in zip(sizes, scale_steps(options, len(sizes)), strict=True):
         plan = plan_memory(at, options, runtime, budget)
-        again = share_in_strips(options.backbone, layers, options.pooling, plan.strips)
-        seconds += measured.cost.seconds(at, steps, passes + (1 + _EDGES) * again * steps)
+        again = _again(options, plan)
+        seconds += measured.cost.seconds(at, steps, passes + again * steps)
     return Estimate(
         seconds=seconds,
         steps=options.steps,
         step_seconds=measured.cost.late(size)
-        + _FORWARD * (1 + _EDGES) * again * measured.cost.per_pixel * size[0] * size[1],
+        + _FORWARD * again * measured.cost.per_pixel * size[0] * size[1],
         size=size,
         memory_bytes=plan.resident_bytes(runtime),
         runtime=runtime,
@@ -210,7 +209,7 @@ def measure_network(backbone: Backbone) -> Measured:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Seconds of a step at (height, width), whose history is short."""
+    """Seconds of a step at (height, width), whose history is short, without strips."""
 
     size: tuple[int, int]
     seconds: float
@@ -224,7 +223,7 @@ def _timed_steps(
     given: dict[str, Any],
     clock: Clock,
 ) -> tuple[painting.StyleResult, _Step]:
-    """A painting of a few steps at one scale, and one of its steps."""
+    """A painting of a few steps at one scale, and one of its steps as if without strips."""
     times: list[float] = []
 
     def watch(progress: Progress) -> None:
@@ -241,7 +240,17 @@ def _timed_steps(
         **given,
     )
     step = statistics.median(after - before for before, after in pairwise(times))
-    return result, _Step((result.image.shape[-2], result.image.shape[-1]), step)
+    size = (result.image.shape[-2], result.image.shape[-1])
+    budget = memory_budget(result.options, backbone.runtime)
+    plan = plan_memory(size, result.options, backbone.runtime, budget)
+    return result, _Step(size, step / (1 + _FORWARD * _again(options, plan)))
+
+
+def _again(options: StyleOptions, plan: Plan) -> float:
+    """What strips compute again in every step, as a share of the network."""
+    layers = (*options.resolved_style_layers, *options.resolved_content_layers)
+    share = share_in_strips(options.backbone, layers, options.pooling, plan.strips)
+    return (1 + _EDGES) * share
 
 
 def _line(

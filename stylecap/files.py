@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
 
-from stylecap.errors import OutputError
+from stylecap.errors import InputError, OutputError
 
 
 def cache_folder() -> Path:
@@ -41,6 +42,19 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             f"{named(path)}: cannot be written ({reason_of(error)}); "
             "check the folder and the space on the disk"
         ) from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{named(path)}: cannot be read: {reason_of(error)}") from error
 
 
 def named(path: str | Path) -> str:

@@ -466,7 +466,7 @@ def _scale_to_8_bits(picture: Image.Image) -> Image.Image:
     else:
         full = float(2**bits - 1) if 8 < bits < 16 else 65535.0
     if low < 0 or high > full:
-        values, full = values - low, high - low
+        values, full = values - low, (high - low) or 1.0
     return Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
 
 

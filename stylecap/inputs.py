@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from stylecap.errors import InputError, OptionError, RecordError
+from stylecap.files import file_sha256
 from stylecap.images import load_picture, scale_picture, split_alpha, to_image, to_picture
 from stylecap.record import InputRecord, RunRecord
 from stylecap.style.builtin import STYLES, paint_style
 from stylecap.style.cache import StyleCache
 from stylecap.style.options import StyleOptions
-from stylecap.weights import file_sha256
 
 #: What can be given as a picture: a path, a PIL picture, or an image (1, 3, H, W) in [0, 1],
 #: which is rounded to 8 bits as it would be in a file.
@@ -63,7 +63,7 @@ def _identify(source: str | Path, role: str) -> InputRecord:
     try:
         if path.is_file():
             return InputRecord(role, path.name, file_sha256(path))
-    except (OSError, ValueError):
+    except (InputError, OSError, ValueError):
         pass
     load_picture(path)
     raise InputError(f"{path}: cannot be read; check its permissions")

@@ -6,7 +6,6 @@ about the machine it was made on. It is JSON; `stylecap.images` stores it as an 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -129,19 +128,6 @@ class RunRecord:
             raise RecordError(
                 f"record: a field is missing or unknown ({str(error).split('__init__() ')[-1]})"
             ) from error
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal.
-
-    Raises:
-        RecordError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be read ({error})") from error
 
 
 def current_versions() -> dict[str, str]:

@@ -7,7 +7,6 @@ Files are safetensors; their sha256 is compared with the manifest before they ar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 
-from stylecap.errors import WeightsError
-from stylecap.files import cache_folder, write_atomically
+from stylecap.errors import InputError, WeightsError
+from stylecap.files import cache_folder, file_sha256, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,12 +163,6 @@ def weights_sha256(name: str, folder: str | Path | None = None) -> str:
     return _entry(name, folder)[0].sha256
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def fetch(name: str, source: str | Path | None = None, folder: str | Path | None = None) -> Path:
     """Bring weights that we do not ship, through torchvision's download or from a file.
 
@@ -288,8 +281,8 @@ def _read_known_pth(name: str, path: Path, url: str) -> dict[str, Tensor]:
     promised = Path(url).stem.rsplit("-", 1)[1]
     try:
         found = file_sha256(path)
-    except OSError as error:
-        raise WeightsError(f"weights {name}: cannot read {path}: {error.strerror}") from error
+    except InputError as error:
+        raise WeightsError(f"weights {name}: {error}") from error
     if not found.startswith(promised):
         raise WeightsError(
             f"weights {name}: {path} has sha256 {found[:16]}..., but a .pth is only read when it "

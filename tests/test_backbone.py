@@ -317,6 +317,12 @@ def test_table_sizes_are_those_of_the_features() -> None:
     }
 
 
+def test_layers_of_another_network_are_refused() -> None:
+    for wanted in (["relu1_1"], ["relu1", "relu4_2"]):
+        with pytest.raises(OptionError, match="relu"):
+            layers_needed("alexnet", wanted, "max")
+
+
 def test_rectifying_behind_a_maximum_gives_the_same() -> None:
     assert [layer.name for layer in layers_needed("alexnet", ["relu2"], "max")] == [
         *("conv1", "pool1", "relu1", "conv2", "relu2")

@@ -264,6 +264,26 @@ def test_from_record(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert "made with torch 1.0" in capsys.readouterr().err
 
 
+def test_from_record_with_another_mask_and_start(api: FakeApi) -> None:
+    masked = replace(RECORD, options={**RECORD.options, "init": "image"})
+    save_picture(Image.new("RGB", (9, 9)), "old.png", record=masked.to_json())
+    api.inputs = {
+        "content": Path("photo.png"),
+        "style": ["mosaic", "watercolor"],
+        "init_image": Path("start.png"),
+        "mask": Path("mask.png"),
+    }
+    argv = ["stylize", "--from-record", "old.png"]
+    assert main(argv) == 0
+    assert main([*argv, "--mask", "paint.png", "--init-image", "photo.png"]) == 0
+    assert main([*argv, "--init", "content"]) == 0
+    assert [(call["init_image"], call["mask"]) for call in api.calls if "mask" in call] == [
+        (Path("start.png"), Path("mask.png")),
+        (Path("photo.png"), Path("paint.png")),
+        (None, Path("mask.png")),
+    ]
+
+
 def test_from_record_refuses(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (9, 9)).save("plain.png")
     again = ["stylize", "--from-record"]
@@ -315,7 +335,9 @@ def test_from_record_refuses(api: FakeApi, capsys: pytest.CaptureFixture[str]) -
         ("stylize photo.png paint.png mosaic --mask m.png --mask-styles #000000", "expected 2"),
         ("stylize photo.png paint.png --mask m.png", "at least two"),
         ("stylize photo.png paint.png mosaic watercolor --mask m.png", "--mask-styles"),
+        ("stylize photo.png paint.png --blend 1,2", "--blend: expected 1 weights"),
         ("stylize photo.png --fine-style mosaic", "belong together"),
+        ("stylize photo.png --fine-style mosaic --coarse-style mosaic --blend 1,2", "--blend"),
         ("stylize photo.png mosaic --fine-style mosaic --coarse-style mosaic", "instead of STYLE"),
         ("stylize photo.png mosaic --from-record a.png --fine-style mosaic", "--from-record"),
         ("stylize photo.png paint.png --save-every 0", "--save-every"),

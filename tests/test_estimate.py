@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from stylecap import estimate as module
 from stylecap.cli.main import main
@@ -14,6 +16,7 @@ from stylecap.errors import InputError
 from stylecap.estimate import Measured, StepCost, estimate, measure_network, measure_painting
 from stylecap.files import readable_size
 from stylecap.images import save_picture, to_picture
+from stylecap.progress import OnProgress, Progress
 from stylecap.runtime import Runtime
 from stylecap.style import memory
 from stylecap.style.memory import estimate_bytes, plan_memory
@@ -128,6 +131,27 @@ def test_a_network_is_measured_once_a_machine(
 )
 def test_sizes_are_readable(size: int, expected: str) -> None:
     assert readable_size(size) == expected
+
+
+def test_steps_in_strips_are_told_as_if_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    options, size, ticks = StyleOptions(), (2048, 4096), iter(range(100))
+
+    def painted(*pictures: object, on_progress: OnProgress, **more: object) -> object:
+        for step in range(5):
+            on_progress(Progress(step, 5, 0.0))
+        return SimpleNamespace(image=torch.zeros(1).expand(1, 3, *size), options=options)
+
+    monkeypatch.setattr(module.painting, "stylize", painted)
+    monkeypatch.setattr(module, "memory_budget", lambda options, runtime: None)
+    step = module._timed_steps("a", ["b"], options, small_backbone(), {}, lambda: next(ticks))[1]
+    assert step.seconds == 1
+    monkeypatch.setattr(module, "memory_budget", lambda options, runtime: 0)
+    layers = (*options.resolved_style_layers, *options.resolved_content_layers)
+    strips = plan_memory(size, options, CPU, 0).strips
+    share = share_in_strips("vgg16", layers, "max", strips)
+    assert share > 0.5
+    step = module._timed_steps("a", ["b"], options, small_backbone(), {}, lambda: next(ticks))[1]
+    assert step.seconds == pytest.approx(1 / (1 + share / 3 * 1.2))
 
 
 @pytest.mark.real_weights

@@ -161,6 +161,8 @@ def test_16_bit_png_is_scaled_not_clipped(tmp_path: Path) -> None:
         (np.array([[0, 128, 255]], np.float32), [0, 128, 255]),
         (np.array([[0, 500, 1000]], np.float32), [0, 128, 255]),
         (np.array([[0, np.nan, 1]], np.float32), [0, 0, 255]),
+        (np.array([[300, 300, 300]], np.float32), [0, 0, 0]),
+        (np.array([[70000, 70000]], np.int32), [0, 0]),
     ],
 )
 def test_wide_grey_tiff_is_scaled(tmp_path: Path, values: np.ndarray, expected: list[int]) -> None:

@@ -18,13 +18,13 @@ from stylecap.captioning.features import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError
+from stylecap.files import file_sha256
 from stylecap.images import load_picture, read_embedded, to_image, to_picture
 from stylecap.inputs import inputs_from_record
 from stylecap.painting import StyleResult, mix_styles, stylize
 from stylecap.progress import Progress
 from stylecap.record import RunRecord
 from stylecap.style.options import StyleOptions
-from stylecap.weights import file_sha256
 
 from .small import photo, small_backbone
 

@@ -17,7 +17,6 @@ from stylecap.record import (
     InputRecord,
     RunRecord,
     current_versions,
-    file_sha256,
 )
 
 NAMES = st.text(min_size=1).filter(lambda name: name != ".." and Path(name).name == name)
@@ -103,14 +102,6 @@ def test_threads() -> None:
     assert RunRecord("stylize", {}, result={"threads": 3}).threads == 3
     assert RunRecord("stylize", {}).threads is None
     assert RunRecord("stylize", {}, result={"threads": "3"}).threads is None
-
-
-def test_file_sha256(tmp_path: Path) -> None:
-    path = tmp_path / "abc"
-    path.write_bytes(b"abc")
-    assert file_sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223")
-    with pytest.raises(RecordError, match="cannot be read"):
-        file_sha256(tmp_path / "none")
 
 
 def test_versions_are_texts() -> None:

@@ -252,7 +252,13 @@ def test_regions_are_proposed_for_a_picture_that_is_kept_and_for_nobody_else(sit
 
 def test_the_command_shown_is_one_that_the_command_line_reads(tmp_path, monkeypatch, capsys):
     options = StyleOptions(
-        size=64, steps=2, backbone="alexnet", blend=(1, 2), style_layers=("relu1",), seed=3
+        size=64,
+        steps=2,
+        backbone="alexnet",
+        blend=(1, 2),
+        style_layers=("relu1",),
+        seed=3,
+        early_stopping=False,
     )
     photo = write_photo(tmp_path / "my cat.png")
     line = command_line(photo.name, ["mosaic", "crosshatch"], options)
@@ -263,13 +269,15 @@ def test_the_command_shown_is_one_that_the_command_line_reads(tmp_path, monkeypa
     assert main([*shlex.split(line)[1:], "-o", "out.png", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["options"]["blend"] == [1, 2] and told["options"]["seed"] == 3
+    assert told["options"]["early_stopping"] is False
     scope: dict[str, object] = {}
     exec(python_lines(photo.name, ["mosaic", "crosshatch"], options), scope)
     assert Path("my cat-painted.png").is_file()
 
 
 def test_settings_come_back_from_a_record_with_the_inputs_that_are_here(tmp_path):
-    from stylecap.record import InputRecord, RunRecord, file_sha256
+    from stylecap.files import file_sha256
+    from stylecap.record import InputRecord, RunRecord
 
     photo = write_photo(tmp_path / "cat.png")
     record = RunRecord(
@@ -288,7 +296,8 @@ def test_settings_come_back_from_a_record_with_the_inputs_that_are_here(tmp_path
 
 
 def test_regions_come_back_with_their_mask_and_what_is_outside(tmp_path):
-    from stylecap.record import InputRecord, RunRecord, file_sha256
+    from stylecap.files import file_sha256
+    from stylecap.record import InputRecord, RunRecord
 
     photo, mask = write_photo(tmp_path / "cat.png"), write_photo(tmp_path / "mask.png", (9, 9))
     content = InputRecord("content", "cat.png", file_sha256(photo))
@@ -417,7 +426,10 @@ def test_a_server_that_starts_again_goes_on_with_its_batches(tmp_path):
     out = first.history.place(ANN, name) / "out"
     done = {each.output: (out / each.output).stat().st_mtime_ns for each in before.painted}
 
-    second = Site(options)
+    second = Site(replace(options, max_waiting=1))
+    second.queue.submit("", "", lambda job: time.sleep(1), lane=BATCH)
+    until(lambda: second.queue.counts() == {"waiting": 0, "running": 1})
+    second.queue.submit("", "", lambda job: None, lane=BATCH)  # the line is full
     second.batches.resume()
     until(lambda: second.batches.all_of(ANN)[0].state != "going")
     second.close()
@@ -425,6 +437,53 @@ def test_a_server_that_starts_again_goes_on_with_its_batches(tmp_path):
     assert (after.name, after.state, len(after.painted)) == (name, "done", 3)
     assert not any(each.error for each in after.painted)
     assert {each: (out / each).stat().st_mtime_ns for each in done} == done
+
+
+def test_a_batch_that_is_deleted_leaves_nothing_behind(tmp_path, monkeypatch):
+    from stylecap import batch as batches
+
+    site = Site(PageOptions(folder=str(tmp_path / "page")))
+    entered, deleted = threading.Event(), threading.Event()
+
+    def run(jobs, folder, options, *, on_event, should_stop):
+        entered.set()
+        deleted.wait(10)
+        assert should_stop()
+        (folder / ".stylecap").mkdir(parents=True)  # where the last checkpoint goes
+        yield from ()
+
+    monkeypatch.setattr(batches, "run", run)
+    photo = write_photo(tmp_path / "a.png")
+    name = site.batches.start(ANN, [photo], ["mosaic"], StyleOptions()).name
+    assert entered.wait(10)
+    folder = site.history.place(ANN, name)
+    site.batches.remove_all(ANN)
+    assert not folder.exists()
+    deleted.set()
+    until(lambda: site.queue.counts() == {"waiting": 0, "running": 0})
+    assert not folder.exists() and not site.batches.all_of(ANN)
+    site.close()
+
+
+def test_a_batch_within_the_limits_whose_painting_fails_says_so(tmp_path, monkeypatch):
+    from stylecap import batch as batches
+
+    site = Site(PageOptions(folder=str(tmp_path / "page"), max_megapixels=1))
+    huge = tmp_path / "huge.png"
+    Image.new("1", (1100, 1000)).save(huge)
+    with pytest.raises(LimitError, match=r"huge\.png: 1100x1000 pixels .* 1 megapixels"):
+        site.batches.start(ANN, [write_photo(tmp_path / "a.png"), huge], ["mosaic"], StyleOptions())
+    assert not site.batches.all_of(ANN)
+
+    def run(*args, **kwargs):
+        raise TypeError("unexpected")
+
+    monkeypatch.setattr(batches, "run", run)
+    site.batches.start(ANN, [tmp_path / "a.png"], ["mosaic"], StyleOptions())
+    until(lambda: site.batches.all_of(ANN)[0].state != "going")
+    (failed,) = site.batches.all_of(ANN)
+    assert failed.state == "failed" and "unexpected error, in the log as" in failed.error
+    site.close()
 
 
 def until(true, seconds=60):

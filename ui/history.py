@@ -43,7 +43,7 @@ def history_tab(
     def choose(request: gr.Request, event: gr.EventData) -> list[Any]:
         owner, said = page.owner(request), _said(event)
         if said.get("delete") == "all":
-            site.history.remove(owner)
+            site.batches.remove_all(owner)
             return [*show(request)]
         try:
             item = site.history.item(owner, str(said.get("style")))

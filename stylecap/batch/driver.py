@@ -19,9 +19,9 @@ from stylecap.batch.journal import Journal, Row, asked_of, is_disk_full
 from stylecap.batch.options import BatchOptions
 from stylecap.batch.painter import Outcome, PainterSettings, Task
 from stylecap.batch.results import JobEvent, JobResult
-from stylecap.errors import OutputError, RecordError
+from stylecap.errors import InputError, OutputError
+from stylecap.files import file_sha256
 from stylecap.progress import Progress, ShouldStop
-from stylecap.record import file_sha256
 from stylecap.runtime import Runtime
 from stylecap.studio.quality import judge_of
 from stylecap.weights import find_weights
@@ -275,7 +275,7 @@ class _Batch:
         if name not in self._hashes:
             try:
                 self._hashes[name] = file_sha256(name)
-            except RecordError:
+            except InputError:
                 return False
         return bool(self._hashes[name] == before["sha256"])
 

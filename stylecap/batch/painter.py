@@ -18,6 +18,7 @@ from stylecap.batch.jobs import Job
 from stylecap.batch.journal import is_disk_full
 from stylecap.captioning.captioner import Captioner, load_captioner
 from stylecap.errors import DeviceError, RecordError, StylecapError
+from stylecap.files import file_sha256
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.runtime import Runtime
 from stylecap.studio.quality import Judge
@@ -25,7 +26,6 @@ from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, load_checkpoint
 from stylecap.style.memory import how_many_fit
 from stylecap.style.options import StyleOptions
-from stylecap.weights import file_sha256
 
 _CHECKPOINT_SHARE = 50  # a checkpoint may take this part of the time since the last one
 _CAPTIONS_KEPT = 256  # contents whose caption is remembered for their next style

@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:  # --help and --version
         return _flushed(leaving.code if isinstance(leaving.code, int) else 0)
     except KeyboardInterrupt:
-        return _failed("interrupted, nothing was written", 130)
+        return _failed("interrupted", 130)
     except BrokenPipeError:
         return _flushed(1)
     except OptionError as error:

@@ -239,6 +239,11 @@ def _new(arguments: argparse.Namespace) -> _Job:
     options = read_options(arguments, StyleOptions, presets=PRESETS, **changes)
     if options.init == "image" and arguments.init_image is None:
         raise OptionError("--init image needs a picture to start from; give --init-image FILE")
+    count = 1 if mixing else len(styles)
+    if options.blend and len(options.blend) != count:
+        raise OptionError(
+            f"--blend: expected {count} weights, one for each style, got {len(options.blend)}"
+        )
     _check_masks(arguments, len(pictures) - 1)
     content = Path(pictures[0])
     output = arguments.output or _free_name(
@@ -282,8 +287,9 @@ def _repeated(arguments: argparse.Namespace) -> _Job:
     candidates = [*given, *(path for path in (arguments.init_image, arguments.mask) if path)]
     inputs = inputs_from_record(record, candidates, source.parent)
     styles = list(inputs["style"])
-    init_image = inputs.get("init_image") or arguments.init_image
-    mask = inputs.get("mask") or arguments.mask
+    init_image, mask = arguments.init_image, arguments.mask or inputs.get("mask")
+    if init_image is None and options.init == "image":
+        init_image = inputs.get("init_image")
     found = [Path(path) for path in (inputs["content"], *styles, init_image, mask) if path]
     _check_output(output, found, arguments.save_every)
     runtime = Runtime.choose(options.device, options.precision, record.threads)

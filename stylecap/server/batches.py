@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import os
+import secrets
 import shutil
 import threading
 import zipfile
@@ -30,9 +31,9 @@ from stylecap.images import (
     split_alpha,
 )
 from stylecap.progress import Progress
-from stylecap.server.faults import log, note, public_words
+from stylecap.server.faults import note, public_words
 from stylecap.server.jobs import BATCH, Job
-from stylecap.server.painting import PaintRequest, check_request
+from stylecap.server.painting import PaintRequest, check_file, check_request
 from stylecap.style.options import StyleOptions
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class Batches:
                 f"batch: this page paints up to {limits.max_files} pictures at a time, got {count}"
             )
         check_request(PaintRequest(photos[0], tuple(styles), options), limits)
+        for path in (*photos, *(style for style in styles if isinstance(style, Path))):
+            check_file(path, limits)
         folder = self._site.history.new_folder(owner)
         try:
             names = _copied(photos, folder / "photos")
@@ -162,6 +165,12 @@ class Batches:
         if self._batch(owner, name) is not None:
             self._site.history.remove(owner, name)
 
+    def remove_all(self, owner: str) -> None:
+        """Stop a visitor's batches and delete all that they have here, paintings included."""
+        for batch in self.all_of(owner):
+            self.stop(owner, batch.name)
+        self._site.history.remove(owner)
+
     def pack(self, owner: str, name: str) -> Path:
         """A ZIP of what is painted so far, with a table of everything.
 
@@ -171,13 +180,16 @@ class Batches:
         batch, folder = self._batch(owner, name), self._site.history.place(owner, name)
         if batch is None or folder is None:
             raise InputError("this batch is no longer kept")
-        temporary, target = folder / ".all.zip", folder / "all.zip"
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for each in batch.painted:
-                if not each.error:
-                    archive.write(folder / "out" / each.output, each.output)
-            archive.writestr("results.csv", _table(batch))
-        os.replace(temporary, target)
+        temporary, target = folder / f".all-{secrets.token_hex(4)}.zip", folder / "all.zip"
+        try:  # two may ask at the same time
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+                for each in batch.painted:
+                    if not each.error:
+                        archive.write(folder / "out" / each.output, each.output)
+                archive.writestr("results.csv", _table(batch))
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
         return target
 
     def resume(self) -> None:
@@ -186,13 +198,17 @@ class Batches:
             for batch in reversed(self.all_of(owner)):
                 if batch.state == GOING:
                     try:
-                        self._submit(owner, batch)
+                        self._submit(owner, batch, unlimited=True)
                     except StylecapError as error:
                         note(error)
 
-    def _submit(self, owner: str, batch: Batch) -> None:
+    def _submit(self, owner: str, batch: Batch, *, unlimited: bool = False) -> None:
         job = self._site.queue.submit(
-            owner, "", lambda job: self._paint(owner, batch.name, job), BATCH
+            owner,
+            "",
+            lambda job: self._paint(owner, batch.name, job),
+            BATCH,
+            unlimited=unlimited,
         )
         with self._lock:
             self._jobs = {name: old for name, old in self._jobs.items() if not old.ended}
@@ -228,9 +244,13 @@ class Batches:
                 self._update(owner, name, painted=tuple(painted))
             if not job.should_stop():
                 self._update(owner, name, state=DONE)
-        except StylecapError as error:
-            self._update(owner, name, state=FAILED, error=public_words(str(error)))
-            log.warning("batch %s: %s", name, error)
+        except Exception as error:
+            fault = note(error)
+            reason = fault.reason or f"unexpected error, in the log as {fault.number}"
+            self._update(owner, name, state=FAILED, error=reason)
+        finally:
+            if self._batch(owner, name) is None:  # it was deleted while it was painted
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _batch(self, owner: str, name: str) -> Batch | None:
         folder = self._site.history.place(owner, name)

@@ -39,8 +39,11 @@ def command_line(
     words = ["stylecap", "stylize", content, *styles]
     declared = options_of(StyleOptions)
     for name, value in changed_options(options).items():
-        text = ",".join(map(_plain, value)) if declared[name].many else _plain(value)
-        words += [declared[name].flag, text]
+        flag = declared[name].flag
+        if declared[name].kind is bool:
+            words.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        else:
+            words += [flag, ",".join(map(_plain, value)) if declared[name].many else _plain(value)]
     if init_image is not None:
         words += ["--init-image", init_image]
     if mask is not None:

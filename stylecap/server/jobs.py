@@ -116,20 +116,33 @@ class JobQueue:
         self._worker.start()
 
     def submit(
-        self, owner: str, session: str, work: Callable[[Job], Any], lane: int = SINGLE
+        self,
+        owner: str,
+        session: str,
+        work: Callable[[Job], Any],
+        lane: int = SINGLE,
+        *,
+        unlimited: bool = False,
     ) -> Job:
         """Put work into the line.
 
+        Args:
+            owner: whose it is.
+            session: tab of the owner.
+            work: what to do.
+            lane: `SINGLE` or `BATCH`.
+            unlimited: it was let in before, so that no limit holds.
         Raises:
             BusyError: the line is full, or the owner has enough in it.
         """
         with self._changed:
             self._forget_stopped()
             own = [j for j in self._all() if (j.owner, j.lane) == (owner, lane)]
-            if sum(not job.should_stop() for job in own) >= self._max_each:
+            going = sum(not job.should_stop() for job in own)
+            if going >= self._max_each and not unlimited:
                 raise BusyError(len(self._line), own=True)
             waiting = sum(job.lane == lane for job in self._line)
-            if waiting >= self._max_waiting or self._closed:
+            if (waiting >= self._max_waiting and not unlimited) or self._closed:
                 raise BusyError(waiting, own=False)
             job = Job(owner, session, lane, work, lambda: self._serve_before(lane))
             self._line.append(job)

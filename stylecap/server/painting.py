@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from stylecap.backbone import architecture
 from stylecap.errors import InputError, LimitError, OptionError, RecordError, StylecapError
+from stylecap.files import file_sha256
 from stylecap.images import (
     fit_long_side,
     load_picture,
@@ -104,9 +106,31 @@ def open_picture(path: Path, limits: PageOptions) -> Image.Image:
     Raises:
         LimitError, InputError: see `load_picture`.
     """
+    _check_megabytes(path, limits)
+    return load_picture(path, max_pixels=limits.max_megapixels * 1_000_000)
+
+
+def check_file(path: Path, limits: PageOptions) -> None:
+    """Refuse what `open_picture` would, as far as a file's header tells; no picture may pass.
+
+    Raises:
+        LimitError: it has too many bytes or pixels.
+    """
+    _check_megabytes(path, limits)
+    try:
+        height, width = picture_size(path)
+    except InputError:
+        return
+    if height * width > limits.max_megapixels * 1_000_000:
+        raise LimitError(
+            f"{path.name}: {width}x{height} pixels are more than this page's "
+            f"{limits.max_megapixels} megapixels; give a smaller picture"
+        )
+
+
+def _check_megabytes(path: Path, limits: PageOptions) -> None:
     if path.is_file() and path.stat().st_size > limits.max_megabytes * 1_000_000:
         raise LimitError(f"{path.name}: larger than {limits.max_megabytes} MB; give a smaller file")
-    return load_picture(path, max_pixels=limits.max_megapixels * 1_000_000)
 
 
 def expected(content: Path, styles: int, options: StyleOptions, site: Site) -> Estimate | None:
@@ -252,10 +276,11 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
     Raises:
         RecordError: it is of another kind of run, or its options are not known here.
     """
-    from stylecap.weights import file_sha256
-
     options = options_of_record(record)
-    by_hash = {file_sha256(path): path for path in candidates}
+    by_hash = {}
+    for path in candidates:
+        with suppress(InputError):  # it may just have been deleted
+            by_hash[file_sha256(path)] = path
     content: Path | None = None
     mask: Path | None = None
     styles: list[str | Path] = []

@@ -1,6 +1,6 @@
 """Control over colour and space, after Gatys et al. 2017 (arXiv:1611.07865).
 
-Scale control, the third of the paper, is a use of the optimisation: `transfer.mix_styles`.
+Scale control, the third of the paper, is a use of the optimisation: `transfer.mix_scales`.
 """
 
 from __future__ import annotations

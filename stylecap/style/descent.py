@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from operator import mul
@@ -90,17 +90,15 @@ class _Descent:
     settled: list[bool]
     step: int = 0
 
-    def look(self, x: Tensor, anew: Container[int]) -> None:
-        """Note which pictures have not changed visibly since the last look; reads the device.
+    def look(self, x: Tensor) -> None:
+        """Note which of (B, C, H, W) have not changed visibly since the last look.
 
-        Args:
-            x: (B, C, H, W), the pictures now.
-            anew: numbers of those that are to be compared with later ones only.
+        Reads the device.
         """
         moved = (x - self.seen).abs().mean(dim=(1, 2, 3)).tolist()
         self.settled = [
-            before or (change < _INVISIBLE and number not in anew)
-            for number, (before, change) in enumerate(zip(self.settled, moved, strict=True))
+            before or change < _INVISIBLE
+            for before, change in zip(self.settled, moved, strict=True)
         ]
         self.seen = x
 
@@ -194,7 +192,7 @@ class Run:
             numbers = losses.numbers() if at.step % self._read_every == 0 else []
             messages = self._return_diverged(at, x.detach(), numbers)
             if self._options.early_stopping and at.step % _LOOK_EVERY == 0:
-                at.look(x.detach(), messages)
+                at.look(x.detach())
             at.step += 1
             for number, subject in enumerate(self._subjects):
                 if subject.on_checkpoint is not None:
