@@ -49,7 +49,7 @@ class StyleResult:
 
     Attributes:
         image: (1, 3, H, W), RGB in [0, 1], float32, on the CPU.
-        alpha: transparency of the content at the size of the result, or None.
+        alpha: transparency of the content, at its own size, or None.
         loss: of the image: ``content``, ``style`` per layer, ``tv`` and ``total``.
         steps: evaluations of the objective really made.
         seconds: time that the optimisation took.

@@ -420,6 +420,23 @@ def test_shares_are_disjoint_and_merged_by_the_report(photos: Path, tmp_path: Pa
     assert {r.status for r in run(jobs, out, shard=(1, 1))} == {"kept"}
 
 
+def test_a_picture_painted_with_other_options_by_other_shares_is_not_kept(
+    photos: Path, tmp_path: Path
+) -> None:
+    jobs = plan_jobs([photos], ["mosaic"], QUICK)
+    larger = [replace(job, options=replace(QUICK, size=48)) for job in jobs]
+    out = tmp_path / "out"
+    list(run(jobs, out))
+    for share in (1, 2):
+        assert {r.status for r in run(larger, out, shard=(share, 2))} == {"done"}
+    write_report(out)
+    with open(out / "report.csv", newline="") as lines:
+        assert len(list(csv.DictReader(lines))) == 3
+    assert {r.status for r in run(larger, out)} == {"kept"}
+    assert {r.status for r in run(jobs, out)} == {"done"}
+    assert {r.status for r in run(larger, out)} == {"done"}
+
+
 def test_a_full_disk_stops_cleanly(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from stylecap.backbone import Backbone
+from stylecap.captioning import features
 from stylecap.captioning.data import (
     CaptionedPicture,
     check_pictures,
@@ -23,6 +24,7 @@ from stylecap.captioning.data import (
 from stylecap.captioning.features import VIEWS, FeatureCache, grid_features, see
 from stylecap.errors import InputError
 from stylecap.images import load_picture, to_picture
+from stylecap.progress import Progress
 from tests.small import photo, small_backbone
 
 torch.set_num_threads(1)
@@ -102,7 +104,22 @@ def test_pictures_are_found_where_each_form_keeps_them(tmp_path: Path) -> None:
     assert read_captions(table(tmp_path))[0].path == tmp_path / "one.jpg"
     elsewhere = tmp_path / "elsewhere"
     assert read_captions(table(tmp_path), elsewhere)[0].path == elsewhere / "one.jpg"
-    assert read_all(coco(tmp_path))[1].path == tmp_path / "val2014" / "two.jpg"
+    sources, given = coco(tmp_path), tmp_path / "small"
+    assert read_all(sources)[1].path == tmp_path / "val2014" / "two.jpg"
+    assert read_captions(sources[0], given)[0].path.parent == given
+
+
+def test_the_split_of_coco_is_a_word_of_the_name(tmp_path: Path) -> None:
+    (source, *_) = coco(tmp_path)
+    for name, split in (
+        ("Captions_Val2014", "dev"),
+        ("captions_train2014", "train"),
+        ("retrieval", "train"),
+        ("latest", "train"),
+    ):
+        named = source.with_name(f"{name}.json")
+        named.write_bytes(source.read_bytes())
+        assert {each.split for each in read_captions(named)} == {split}, name
     (tmp_path / "images").mkdir()
     assert read_captions(karpathy(tmp_path))[0].path.parent.name in ("Images", "images")
 
@@ -284,6 +301,34 @@ def test_a_killed_run_trusts_only_what_was_noted(paths: list[Path], tmp_path: Pa
         assert np.array_equal(cache.features(small_backbone(), VIEW, paths), whole), broken
     array.write_bytes(array.read_bytes()[:50])
     assert np.array_equal(cache.features(small_backbone(), VIEW, paths), whole)
+
+
+def test_two_runs_fill_one_cache_and_neither_empties_it(paths: list[Path], tmp_path: Path) -> None:
+    cache, backbone = FeatureCache(tmp_path / "cache"), small_backbone()
+    whole = np.array(FeatureCache(tmp_path / "other").features(backbone, VIEW, paths, batch=1))
+
+    def other_begins(progress: Progress) -> None:
+        if progress.step == 3:  # before anything was noted
+            stop = iter([False, True]).__next__
+            assert cache.features(backbone, VIEW, paths, batch=1, should_stop=stop) is None
+
+    found = cache.features(backbone, VIEW, paths, batch=1, on_progress=other_begins)
+    assert np.array_equal(found, whole)
+    assert np.array_equal(cache.features(backbone, VIEW, paths, batch=1), whole)
+
+
+def test_a_note_without_its_file_is_not_believed(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    whole = np.array(cache.features(small_backbone(), VIEW, paths, batch=1))
+    (array,) = (tmp_path / "cache").glob("*.npy")
+    array.unlink()
+    with monkeypatch.context() as patch:  # killed before it notes anything
+        patch.setattr(features, "write_atomically", lambda path, data: None)
+        stop = iter([False, True]).__next__
+        assert cache.features(small_backbone(), VIEW, paths, batch=1, should_stop=stop) is None
+    assert np.array_equal(cache.features(small_backbone(), VIEW, paths, batch=1), whole)
 
 
 def test_everything_that_changes_the_numbers_changes_the_file(

@@ -210,6 +210,8 @@ def test_refuses_other_options_and_other_files(tmp_path: Path) -> None:
     train(pairs, pairs, tmp_path, options)
     with pytest.raises(InputError, match="units=32"):
         train(pairs, pairs, tmp_path, replace(options, units=16))
+    with pytest.raises(InputError, match="epochs=1, now 2"):  # they are over
+        train(pairs, pairs, tmp_path, replace(options, epochs=2))
     fewer = Corpus(pairs.features[:7], pairs.captions[:7])
     with pytest.raises(InputError, match="another corpus"):
         train(fewer, fewer, tmp_path, options)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol
+from typing import Protocol, cast
 
 from stylecap.batch.painter import Outcome, Painter, PainterSettings, Task
 from stylecap.progress import Progress, ShouldStop
@@ -109,8 +109,8 @@ class Processes:
                     busy[worker.begin(group)] = worker
                 if not busy:
                     return
-                for connection in wait(list(busy), _LOOK_SECONDS):
-                    assert isinstance(connection, Connection)
+                heard = cast(list[Connection], wait(list(busy), _LOOK_SECONDS))
+                for connection in heard:
                     worker = busy[connection]
                     said = worker.hear()
                     if isinstance(said, Outcome):

@@ -16,7 +16,7 @@ import os
 import re
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 from stylecap.batch.jobs import Job
 from stylecap.errors import OutputError
+from stylecap.files import file_sha256
 
 #: Folder below the output folder that holds everything but results and reports.
 STATE = ".stylecap"
@@ -123,16 +124,14 @@ class Journal:
         return work != self.work and work.name.endswith("of" + self.name.partition("of")[2])
 
     def find(self, output: str) -> Row | None:
-        """A job, from this journal or the one of another share; a finished one wins."""
+        """A job, from this journal or the one of another share; the one of the picture there."""
         with _storage_errors(self.folder):
-            row = _row(self._database, "output = ?", output)
+            rows = [_row(self._database, "output = ?", output)]
             for other in self._others:
-                if row is not None and row.state == "done":
-                    break
                 with suppress(sqlite3.OperationalError):  # it is just being made
-                    theirs = _row(other, "output = ?", output)
-                    row = theirs if row is None or (theirs and theirs.state == "done") else row
-        return row
+                    rows.append(_row(other, "output = ?", output))
+        known = [row for row in rows if row is not None]
+        return _current(known, self.folder.parent / output) if known else None
 
     def written(self) -> list[Row]:
         """Jobs whose picture was complete but perhaps without its name when a run ended."""
@@ -175,7 +174,9 @@ class Journal:
 
 
 def read_rows(output: Path) -> Iterator[Row]:
-    """All jobs of all shares below an output folder, by name; a finished one wins.
+    """All jobs of all shares below an output folder, by name.
+
+    Of a job that several shares know, the one that tells of the picture there.
 
     Raises:
         OutputError: there is no journal, or it cannot be read.
@@ -183,17 +184,29 @@ def read_rows(output: Path) -> Iterator[Row]:
     paths = _journals(output / STATE)
     if not paths:
         raise OutputError(f"{output}: holds no batch; give the folder of one")
-    found: dict[str, Row] = {}
+    found: dict[str, list[Row]] = {}
     for path in paths:
         with _storage_errors(path):
             database = _connect(path)
             try:
                 for row in _rows(database, "TRUE"):
-                    if row.output not in found or row.state == "done":
-                        found[row.output] = row
+                    found.setdefault(row.output, []).append(row)
             finally:
                 database.close()
-    yield from (found[name] for name in sorted(found))
+    yield from (_current(found[name], output / name) for name in sorted(found))
+
+
+def _current(rows: Sequence[Row], picture: Path) -> Row:
+    """Of rows of one job, the one that tells of the picture there.
+
+    A finished one; of several, that of the file's hash, for a folder may have been painted with
+    other options and another number of shares in between.
+    """
+    done = [row for row in rows if row.state == "done"]
+    if len(done) > 1 and picture.is_file():
+        sha256 = file_sha256(picture)
+        done.sort(key=lambda row: row.picture_sha256 != sha256)
+    return [*done, *rows][0]
 
 
 class _Lock:

@@ -326,7 +326,7 @@ def load_captioner(
         WeightsError: there is no such captioner, or its file is damaged.
         InputError: the path is not a captioner of this program and version.
     """
-    if str(name).endswith(".safetensors"):
+    if isinstance(name, Path) or name.endswith(".safetensors"):
         path = Path(name)
         if not path.is_file():
             raise InputError(f"{path}: there is no such captioner")

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,12 +138,8 @@ def read_flickr8k(folder: Path, pictures: Path | None = None) -> list[CaptionedP
     return _checked(folder, read)
 
 
-def read_karpathy(path: Path, pictures: Path | None = None) -> list[CaptionedPicture]:
-    """Karpathy's ``dataset_flickr8k.json`` and its sisters; ``restval`` counts as training."""
-    return _karpathy(path, _json(path), pictures)
-
-
 def _karpathy(path: Path, content: Any, pictures: Path | None) -> list[CaptionedPicture]:
+    """Karpathy's ``dataset_flickr8k.json`` and its sisters; ``restval`` counts as training."""
     place = pictures or _beside(path)
     read = []
     try:
@@ -159,19 +156,16 @@ def _karpathy(path: Path, content: Any, pictures: Path | None) -> list[Captioned
     return _checked(path, read)
 
 
-def read_coco(path: Path, pictures: Path | None = None) -> list[CaptionedPicture]:
+def _coco(path: Path, content: Any, pictures: Path | None) -> list[CaptionedPicture]:
     """A COCO captions JSON; its split is read from the file's name (``captions_val2014.json``).
 
     The pictures may lie in a folder of that name (``val2014``) beside the file or one level up.
     """
-    return _coco(path, _json(path), pictures)
-
-
-def _coco(path: Path, content: Any, pictures: Path | None) -> list[CaptionedPicture]:
     own = path.stem.removeprefix("captions_")  # such as val2014, which is its folder's name, too
-    near = (pictures or path.parent, path.parent.parent)
+    near = (pictures,) if pictures else (path.parent, path.parent.parent)
     place = next((p / own for p in near if (p / own).is_dir()), pictures or _beside(path))
-    split = next((known for name, known in _SPLIT_NAMES.items() if name in path.stem), "train")
+    words = re.findall("[a-z]+", path.stem.lower())
+    split = next((known for name, known in _SPLIT_NAMES.items() if name in words), "train")
     try:
         captions: dict[Any, list[tuple[str, ...]]] = {}
         for entry in content["annotations"]:

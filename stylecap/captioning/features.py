@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -144,7 +144,7 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             done = _rows_done(note_path, array_path, len(paths))
-            array: Any = np.load(array_path, mmap_mode="r+") if done else None
+            array: Any = np.load(array_path, mmap_mode="r+") if 0 < done < len(paths) else None
             began, start = time.monotonic(), done
 
             def save() -> None:
@@ -164,9 +164,7 @@ class FeatureCache:
                         image = torch.cat([to_image(picture) for picture in chosen])
                         rows = grid_features(backbone, image.flip(3) if mirrored else image, view)
                         if array is None:
-                            array = np.lib.format.open_memmap(
-                                array_path, "w+", np.float16, (len(paths), *rows.shape[1:])
-                            )
+                            array = _opened(array_path, note_path, (len(paths), *rows.shape[1:]))
                         array[done : done + len(chosen)] = rows.cpu().numpy()
                         done += len(chosen)
                         if (done // batch) % 16 == 0:
@@ -200,6 +198,19 @@ class FeatureCache:
             "mirrored": mirrored,
             "pictures": digest.hexdigest(),
         }
+
+
+def _opened(array_path: Path, note_path: Path, shape: tuple[int, ...]) -> Any:
+    """A file to fill from its first row on.
+
+    One that fits is not made anew: another run may be filling it, with the same values.
+    """
+    with suppress(OSError, ValueError):
+        array: Any = np.load(array_path, mmap_mode="r+")
+        if array.shape == shape and array.dtype == np.float16:
+            return array
+    note_path.unlink(missing_ok=True)  # it may speak of a file that is gone
+    return np.lib.format.open_memmap(array_path, "w+", np.float16, shape)
 
 
 def _rows_done(note_path: Path, array_path: Path, rows: int) -> int:

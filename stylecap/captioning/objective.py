@@ -126,7 +126,8 @@ class CaptionLoss(nn.Module):
             return log_probs.new_zeros(len(log_probs))
         known = torch.ones(log_probs.shape[1], dtype=torch.bool, device=log_probs.device)
         known[list(self.rules.banned)] = False
-        drawn_among = log_probs.where(known, -math.inf).topk(self.top_k).values  # (R, K)
+        count = min(self.top_k, log_probs.shape[1])
+        drawn_among = log_probs.where(known, -math.inf).topk(count).values  # (R, K)
         return drawn_among.logsumexp(1)
 
 

@@ -49,7 +49,7 @@ class CaptionOptions:
     max_words: int = option(24, "Longest caption.", minimum=1, maximum=100, advanced=True)
 
     def __post_init__(self) -> None:
-        """Check every field, and that the beam can hold the alternatives."""
+        """Check every field; a greedy search has one alternative."""
         validate(self)
         if self.method == "greedy" and self.alternatives > 1:
             object.__setattr__(self, "alternatives", 1)

@@ -451,7 +451,11 @@ class _Training:
         theirs, mine = header["options"], asdict(self.options)
         free = {"epochs", "reward_epochs", "patience", "save_every"}
         at = _Position(**header["position"])
+        if at.phase != PHASES[0]:
+            free.remove("epochs")  # they are over
         rewarded = any(row["phase"] == "reward" for row in at.history)
+        if rewarded and at.phase == "done":
+            free.remove("reward_epochs")
         if not (rewarded or at.phase == "reward"):  # of what has not begun, all may change
             free |= {name for name in mine if name.startswith("reward_")}
             at.phase = PHASES[1] if at.phase == "done" else at.phase  # there may be rewards now

@@ -109,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     captioner = chosen_captioner(arguments, options)
     read = failed = 0
+    stopped = False
     began = time.monotonic()
     # On a terminal the captions themselves show how far it is.
     with (
@@ -120,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         for place, (path, error) in enumerate(listed.items(), 1):
             found = error or next(captions, (path, None))[1]
             if found is None:
+                stopped = True
                 break
             if isinstance(found, StylecapError):
                 failed += 1
@@ -133,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
             if len(listed) > _FEW:
                 seconds = time.monotonic() - began
                 display(Progress(place, len(listed), seconds, "captions"))
-    if interruption.requested:
+    if stopped:
         return _INTERRUPTED
     if not read:
         return 1

@@ -166,7 +166,7 @@ def _join(arguments: argparse.Namespace) -> int:
     if arguments.data:
         with (
             Display(quiet=arguments.quiet) as display,
-            Interruption(display, "the features so far are kept in --cache") as interruption,
+            Interruption(display, "nothing is written") as interruption,
         ):
             seen = see_split(
                 captioner,
