@@ -483,6 +483,15 @@ def test_a_batch_within_the_limits_whose_painting_fails_says_so(tmp_path, monkey
     until(lambda: site.batches.all_of(ANN)[0].state != "going")
     (failed,) = site.batches.all_of(ANN)
     assert failed.state == "failed" and "unexpected error, in the log as" in failed.error
+
+    def damage(jobs, folder, options, **hooks):
+        (folder.parent / "batch.json").write_text("{")
+        yield from ()
+
+    monkeypatch.setattr(batches, "run", damage)
+    name = site.batches.start(ANN, [tmp_path / "a.png"], ["mosaic"], StyleOptions()).name
+    until(lambda: site.queue.counts() == {"waiting": 0, "running": 0})
+    assert (site.history.place(ANN, name) / "photos" / "a.png").is_file()  # nothing is deleted
     site.close()
 
 

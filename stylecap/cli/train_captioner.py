@@ -166,7 +166,7 @@ def _join(arguments: argparse.Namespace) -> int:
     if arguments.data:
         with (
             Display(quiet=arguments.quiet) as display,
-            Interruption(display, "nothing is written") as interruption,
+            Interruption(display, "no captioner is written") as interruption,
         ):
             seen = see_split(
                 captioner,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from stylecap.server.site import Site
 
 GOING, STOPPED, DONE, FAILED = "going", "stopped", "done", "failed"
+_FILE = "batch.json"
 _SMALL_SIDE_PX = 320
 
 
@@ -249,7 +250,7 @@ class Batches:
             reason = fault.reason or f"unexpected error, in the log as {fault.number}"
             self._update(owner, name, state=FAILED, error=reason)
         finally:
-            if self._batch(owner, name) is None:  # it was deleted while it was painted
+            if not (folder / _FILE).exists():  # it was deleted while it was painted
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _batch(self, owner: str, name: str) -> Batch | None:
@@ -289,12 +290,12 @@ def _shown(folder: Path, number: int, result: Any) -> Painted:
 
 
 def _write(folder: Path, batch: Batch) -> None:
-    write_atomically(folder / "batch.json", json.dumps(asdict(batch)).encode())
+    write_atomically(folder / _FILE, json.dumps(asdict(batch)).encode())
 
 
 def _read(folder: Path) -> Batch | None:
     with suppress(OSError, ValueError, TypeError):
-        values = json.loads((folder / "batch.json").read_text("utf-8"))
+        values = json.loads((folder / _FILE).read_text("utf-8"))
         values["painted"] = tuple(Painted(**each) for each in values["painted"])
         for name in ("photos", "styles"):
             values[name] = tuple(values[name])

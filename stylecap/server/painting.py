@@ -111,7 +111,7 @@ def open_picture(path: Path, limits: PageOptions) -> Image.Image:
 
 
 def check_file(path: Path, limits: PageOptions) -> None:
-    """Refuse what `open_picture` would, as far as a file's header tells; no picture may pass.
+    """Refuse what `open_picture` would, as far as a header tells; what is no picture passes.
 
     Raises:
         LimitError: it has too many bytes or pixels.
