@@ -39,7 +39,7 @@ class Toy:
         return {"last": torch.zeros(rows, dtype=torch.long), "image": self._image(rows)}
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        assert torch.equal(state["image"], self._image(len(tokens)))
+        assert len(tokens) == len(state["image"]) and bool((state["image"].diff() >= 0).all())
         return self.table[state["image"], state["last"], tokens], {**state, "last": tokens}
 
     def _image(self, rows: int) -> Tensor:
@@ -103,14 +103,36 @@ def test_every_beam_gives_valid_sentences_with_true_scores(
             assert sentence.log_prob == pytest.approx(toy.log_prob(0, sentence.tokens))
 
 
-def test_images_do_not_influence_each_other() -> None:
-    toy = Toy(seed=5, images=3)
-    rules = Rules(BOS, EOS, banned=(UNK,), max_words=6)
-    together = beam_search(toy.begin, toy.step, 3, rules, beam=2)
-    for image in range(3):
-        alone = Toy(seed=5, images=3)
+@pytest.mark.parametrize("seed", range(5))
+def test_images_do_not_influence_each_other(seed: int) -> None:
+    """Nor does one that is done go on for the others' sake."""
+    toy, asked = Toy(seed=seed, images=6), []
+
+    def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        asked.append(len(tokens))
+        return toy.step(tokens, state)
+
+    rules = Rules(BOS, EOS, banned=(UNK,), max_words=12)
+    together = beam_search(toy.begin, step, 6, rules, beam=2, length_penalty=1.0)
+    separately = 0
+    for image in range(6):
+        alone = Toy(seed=seed, images=6)
         alone.table, alone.images = toy.table[image : image + 1], 1
-        assert beam_search(alone.begin, alone.step, 1, rules, beam=2)[0] == together[image]
+        counted = len(asked)
+        found = beam_search(
+            alone.begin,
+            lambda tokens, state, alone=alone: (
+                asked.append(len(tokens)) or alone.step(tokens, state)
+            ),
+            1,
+            rules,
+            beam=2,
+            length_penalty=1.0,
+        )[0]
+        assert found == together[image]
+        separately += sum(asked[counted:])
+        del asked[counted:]
+    assert sum(asked) == separately
 
 
 def test_greedy_is_the_beam_of_one_without_length_penalty() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stylecap.captioning.model import KINDS, CaptionDecoder, DecoderShape
-from stylecap.captioning.stepper import Stepper
+from stylecap.captioning.stepper import Stepper, _product
 from stylecap.captioning.vocabulary import BOS, EOS, PAD
 from stylecap.errors import OptionError
 
@@ -159,3 +159,17 @@ def test_rows_that_have_ended_may_be_dropped(kind: str) -> None:
             less = {name: value[kept] for name, value in state.items()}
             part, _ = engine.step(scene, first[kept], less)
             torch.testing.assert_close(part, whole[kept], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_rows_give_what_many_give(dtype: torch.dtype) -> None:
+    """Products of a beam's rows go another way than those of many."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(24, 16, generator=generator, dtype=dtype)
+    rows = torch.randn(12, 16, generator=generator, dtype=dtype)
+    together = _product(rows, weight)
+    for count in (1, 5, 8, 9):
+        torch.testing.assert_close(_product(rows[:count], weight), together[:count])
+    torch.testing.assert_close(
+        together.float(), rows.float() @ weight.float().mT, atol=0.05, rtol=0.02
+    )

@@ -81,9 +81,10 @@ def beam_search(
 
     A sentence's score is its log-probability divided by (words + 1) ** length_penalty; 0 ranks
     by probability alone, 1 by the mean per word. A sentence ends where its end is among the
-    ``beam`` best ways to go on; an image is done when it has ``beam`` sentences and no open
-    candidate has a better score than the worst of them. (A longer one might still get there
-    where the penalty is above 0; waiting for it doubles the time and changes few captions.)
+    ``beam`` best ways to go on; an image is done, and its rows are dropped, when it has ``beam``
+    sentences and no open candidate has a better score than the worst of them. (A longer one might
+    still get there where the penalty is above 0; waiting for it doubles the time and changes few
+    captions.)
 
     Args:
         begin: gives the state of ``images * n`` rows before ``<bos>``, n as asked.
@@ -104,16 +105,17 @@ def beam_search(
     tokens, paths, totals, log_probs, state = _start(begin, step, images, rules)
     totals = totals[:, None]  # (B, N), N = 1 at first
     finished: list[list[Sentence]] = [[] for _ in range(images)]
+    searched = finished  # those of the B images that are not done
     while True:
         length = tokens.shape[1]
         log_probs = _allowed(log_probs, tokens, rules)  # (B*N, V)
         vocabulary = log_probs.shape[-1]
-        joint = totals[..., None] + log_probs.view(images, -1, vocabulary)  # (B, N, V)
+        joint = totals[..., None] + log_probs.view(len(searched), -1, vocabulary)  # (B, N, V)
         rows = joint.shape[1]
         norm = float((length + 1) ** length_penalty)
         if length == rules.max_words:
-            _collect(finished, joint[..., rules.eos], torch.arange(rows), tokens, paths, norm, beam)
-            for image, sentences in enumerate(finished):
+            _collect(searched, joint[..., rules.eos], torch.arange(rows), tokens, paths, norm, beam)
+            for image, sentences in enumerate(searched):
                 if not sentences:
                     sentences.append(_cut(image, totals, tokens, paths, norm))
             return finished
@@ -122,13 +124,17 @@ def beam_search(
         words, parents = picks % vocabulary, picks.div(vocabulary, rounding_mode="floor")
         ends = words == rules.eos
         ended = scores.where(ends, -math.inf)[:, :beam]  # (B, K)
-        _collect(finished, ended, parents[:, :beam], tokens, paths, norm, beam)
+        _collect(searched, ended, parents[:, :beam], tokens, paths, norm, beam)
         totals, places = scores.masked_fill(ends, -math.inf).topk(min(beam, scores.shape[1]))
-        going_on = any(
-            best / norm > (sentences[-1].score if len(sentences) == beam else -math.inf)
-            for sentences, best in zip(finished, totals[:, 0].tolist(), strict=True)
-        )
-        if not going_on:
+        open_ = [
+            place
+            for place, (sentences, best) in enumerate(
+                zip(searched, totals[:, 0].tolist(), strict=True)
+            )
+            if best / norm > (sentences[-1].score if len(sentences) == beam else -math.inf)
+        ]
+        searched = [searched[place] for place in open_]
+        if not searched:
             for image, sentences in enumerate(finished):
                 if not sentences:
                     raise ValueError(
@@ -136,9 +142,10 @@ def beam_search(
                         "banned"
                     )
             return finished
-        offsets = torch.arange(images, device=picks.device)[:, None] * rows
-        kept = (parents.gather(1, places) + offsets).flatten()  # (B*K,)
-        chosen = words.gather(1, places).flatten()  # (B*K,)
+        left = torch.tensor(open_, device=picks.device)  # (B,), fewer from here on
+        totals, places = totals[left], places[left]  # (B, K)
+        kept = (parents[left].gather(1, places) + rows * left[:, None]).flatten()  # (B*K,)
+        chosen = words[left].gather(1, places).flatten()  # (B*K,)
         tokens = torch.cat([tokens[kept], chosen[:, None]], dim=1)  # (B*K, T+1)
         paths = torch.cat([paths[kept], kept[:, None]], dim=1)  # (B*K, T+1)
         state = {name: value[kept] for name, value in state.items()}
