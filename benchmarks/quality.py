@@ -4,6 +4,9 @@
 
 Every content is painted in every style by the objective `relative`, twice with equally many steps:
 by torch.optim.LBFGS in float32 on one scale (`peers.plain_lbfgs`), and by stylecap as it comes.
+A picture that went farther is nearer to the style and farther from the photo. So the third row of
+a pair is stylecap's first picture, of every fifth step on its last scale, whose objective is no
+higher than that of plain L-BFGS at its end.
 
 AlexNet, which painted neither, judges the 8-bit pictures: LPIPS to the content, of which less
 is better, and the share of the way from the content's layer statistics to the style's that is gone,
@@ -25,10 +28,12 @@ from torch import Tensor
 
 import stylecap
 from stylecap.images import load_picture, scale_picture, to_image, to_picture
+from stylecap.progress import Progress
 from stylecap.studio.quality import load_judge, quality_card
 from stylecap.style.losses import gram_matrix, style_loss
 
-WAYS = ("plain", "stylecap")
+WAYS = ("plain", "stylecap", "stylecap, as far as plain")
+EVERY = 5
 
 
 def relative_weights(
@@ -42,6 +47,25 @@ def relative_weights(
         losses = [style_loss(gram_matrix(at_content[k]), gram_matrix(at_style[k])) for k in layers]
     shares = [options.strength / len(layers) / float(loss) for loss in losses]
     return (1 - options.strength) / float(at_content[layer].var()), shares
+
+
+def paint(
+    content: Tensor, style: Tensor, options: stylecap.StyleOptions, backbone: stylecap.Backbone
+) -> tuple[Tensor, list[Tensor]]:
+    """Stylecap's painting, and what it looked like on the way, on the last scale."""
+    kept: list[Tensor] = []
+    since = 0
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal since
+        seen = progress.preview()
+        if seen.shape == content.shape:
+            since += 1
+            if since % EVERY == 0 or since == 1:
+                kept.append(seen.clone())
+
+    done = stylecap.stylize(content, style, options, backbone=backbone, on_progress=on_progress)
+    return done.image, kept
 
 
 def main() -> None:
@@ -70,11 +94,11 @@ def main() -> None:
         )
         weights = relative_weights(exact, content, style, options)
         score = Objective(content, style, *weights)
-        for way in WAYS:
-            if way == "plain":
-                image = plain_lbfgs(network, content, style, arguments.steps, *weights)
-            else:
-                image = stylecap.stylize(content, style, options, backbone=ours).image
+        plain = plain_lbfgs(network, content, style, arguments.steps, *weights)
+        whole, steps = paint(content, style, options, ours)
+        goal = score(to_image(to_picture(plain)))
+        near = next((each for each in steps if score(to_image(to_picture(each))) <= goal), whole)
+        for way, image in zip(WAYS, (plain, whole, near), strict=True):
             result = to_picture(image)
             card = quality_card(picture, result, manner, judge)
             scores = (score(to_image(result)), card.content_lpips, card.style)
