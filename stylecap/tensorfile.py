@@ -1,4 +1,4 @@
-"""Tensors with a JSON header in one safetensors file: captioners, searches, checkpoints.
+"""Tensors with a JSON header in one safetensors file: captioners, matchers, checkpoints.
 
 No code in such a file is ever run.
 """
@@ -65,3 +65,8 @@ def load_tensors(
             f"{named(path)}: expected a {what} of format {version}, this is another file"
         )
     return header, tensors
+
+
+def under(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """Those whose names begin so, by the rest of their names."""
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

@@ -98,7 +98,7 @@ def test_a_run_leaves_a_captioner_with_its_record(trained: Path, data: Path) -> 
     assert [row["phase"] for row in record["history"]] == ["words", "words", "reward"]
     assert record["weights"]["alexnet"]
     search = record["search"]
-    assert search["pictures"] == 2 and len(search["tried"]) == 14
+    assert search["pictures"] == 2 and len(search["tried"]) == 12
     assert search["best"]["cider"] == max(each["cider"] for each in search["tried"])
     assert captioner.beam == search["best"]["beam"]
     assert captioner.length_penalty == search["best"]["length_penalty"]
@@ -123,11 +123,11 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "captioner.safetensors"
 
 
-@pytest.mark.parametrize("stop", [1, 5, 8])
+@pytest.mark.parametrize("stop", [1, 5, 8, 12])
 def test_interrupted_and_repeated_equals_uninterrupted(
     stop: int, uninterrupted: Path, data: Path, tmp_path: Path
 ) -> None:
-    """Stopped while computing features, in the first passes, and in the rewarded one."""
+    """Stopped in features, in the first passes, in the rewarded one, and in choosing the beam."""
     asked = iter(range(1000))
     stopped = train_captioner(
         data, tmp_path, OPTIONS, backbone=small_backbone(),
@@ -137,6 +137,8 @@ def test_interrupted_and_repeated_equals_uninterrupted(
     assert stopped is None and not result.exists()
     assert train_captioner(data, tmp_path, OPTIONS, backbone=small_backbone()) is not None
     same(uninterrupted, result, atol=0, rtol=0)
+    searches = [load_captioner(path).record["search"] for path in (uninterrupted, result)]
+    assert searches[0] == searches[1]
 
 
 def test_ctrl_c_saves_and_says_so(
@@ -275,6 +277,55 @@ def test_an_ensemble_averages(
         other_view.view = stylecap.captioning.features.View("alexnet", ("relu5",), 6)
         join_captioners([small_captioner(), other_view])
     capsys.readouterr()
+
+
+def test_a_matcher_becomes_part_of_a_captioner(
+    data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`train-search` and `train-captioner` of the same pictures, joined; then described by both."""
+    cache, matcher = str(trained / "features"), str(tmp_path / "matcher.safetensors")
+    learn = ["train-search", str(data / "captions.csv"), "-o", matcher, "--cache", cache]
+    learn += ["--backbone", "alexnet", "--epochs", "2", "--units", "16", "--word-units", "8"]
+    learn += ["--min-count", "1", "--batch", "4", "--device", "cpu", "--quiet"]
+    assert main(learn) == 0
+    one, both = str(trained / "captioner.safetensors"), tmp_path / "both.safetensors"
+    join = ["train-captioner", "--ensemble", one, "--matcher", matcher, "-o", str(both)]
+    join += ["--data", str(data), "--cache", cache, "--device", "cpu"]
+    assert main(join) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"both\.safetensors: \d+ words, beam \d, .*, match weight \d", told)
+    joined = load_captioner(both)
+    assert joined.matcher is not None and joined.matcher.record["options"]["units"] == 16
+    tried = joined.record["search"]["tried"]
+    assert len({each["match_weight"] for each in tried}) == 7
+    text = stylecap.caption(data / "p7.png", captioner=joined).text
+    assert main(["caption", str(data / "p7.png"), "--captioner", str(both), "--quiet"]) == 0
+    assert capsys.readouterr().out.strip().endswith(f"\t{text}")
+    given = evaluate_captioner(joined, data, cache=cache, meteor=False)
+    assert given is not None
+    assert given.about["options"]["match_weight"] == joined.match_weight
+    assert text in [each.caption for each in given.described]
+
+
+def test_where_nothing_can_be_joined_nothing_is_written(
+    data: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one = trained / "captioner.safetensors"
+    lone = ["train-captioner", "--data", data, "-o", tmp_path / "a", "--matcher", one]
+    assert "--ensemble or --mean, and needs --data" in refused(capsys, 2, *lone)
+    join = ["train-captioner", "--ensemble", one, "-o", tmp_path / "b.safetensors"]
+    assert "needs --data" in refused(capsys, 2, *join, "--matcher", one)
+    assert "two captioners or more" in refused(capsys, 1, *join)
+    with_data = [*join, "--matcher", one, "--data", data]
+    assert "there is no matcher in it" in refused(capsys, 1, *with_data)
+    monkeypatch.setattr(command.Interruption, "__call__", lambda _: True)
+    ensemble = ["train-captioner", "--ensemble", one, one, "-o", tmp_path / "b.safetensors"]
+    assert main([*map(str, ensemble), "--data", str(data), "--quiet"]) == 130
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_weights_are_averaged_by_their_shares(trained: Path, tmp_path: Path) -> None:

@@ -11,6 +11,15 @@ import torch
 from PIL import Image
 
 from stylecap.backbone import load_backbone
+from stylecap.captioning.matching import (
+    MATCH_VIEWS,
+    EmbeddingShape,
+    JointEmbedding,
+    Matcher,
+    join_matchers,
+    load_matcher,
+    summary,
+)
 from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.cli.main import main
@@ -19,16 +28,6 @@ from stylecap.images import load_picture, save_picture, to_picture
 from stylecap.runtime import Runtime
 from stylecap.studio import retrieval
 from stylecap.studio import search as search_module
-from stylecap.studio.embedding import (
-    EmbeddingShape,
-    JointEmbedding,
-    WordSearch,
-    join_searches,
-    load_word_search,
-    pad_sentences,
-    ranking_loss,
-    summary,
-)
 from stylecap.studio.options import RerankOptions, SearchTrainOptions
 from stylecap.studio.retrieval import (
     Recalls,
@@ -43,6 +42,7 @@ from stylecap.studio.train_search import Pairs, _batches, evaluate, train_search
 from tests.small import photo, small_backbone, small_captioner
 
 torch.set_num_threads(1)
+VIEW = MATCH_VIEWS["vgg16"]
 
 
 class ByColor:
@@ -169,32 +169,26 @@ def test_style_moments_do_not_know_places() -> None:
     assert float(style_moments([features, features]).norm()) == pytest.approx(1, abs=1e-5)
 
 
-# the joint embedding
+def test_a_matcher_of_another_space_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its vectors would be compared with those of other pictures."""
+    words = Vocabulary([*SPECIALS, "cat"])
+    model = JointEmbedding(EmbeddingShape(len(words), 896, units=8, word_units=8))
+    matcher = Matcher([model], words, MATCH_VIEWS["alexnet"])
+    with pytest.raises(OptionError, match="train one with --backbone vgg16"):
+        search_module.check_matcher(matcher)
+    matcher.save(tmp_path / "a.safetensors")
+    PictureIndex(tmp_path / ".stylecap-index", tmp_path).update(
+        pictures(tmp_path, a="#ff0000"), ByColor()
+    )
+    named = ["--matcher", str(tmp_path / "a.safetensors")]
+    for command in (["index", str(tmp_path)], ["search", str(tmp_path), "--words", "cat"]):
+        assert main([*command, *named]) == 2
+        assert "train one with --backbone vgg16" in capsys.readouterr().err
 
 
-def test_ranking_loss_by_hand() -> None:
-    """Margin 0.2. Pictures: max(0, .2-.9+.8) = .1, and 0; sentences: 0, and max(0, .2-.5+.8) = .5.
-
-    With all negatives the same here, since each has one; a third pair makes the difference.
-    """
-    scores = torch.tensor([[0.9, 0.8], [0.1, 0.5]])
-    assert float(ranking_loss(scores, 0.2)) == pytest.approx((0.1 + 0 + 0 + 0.5) / 2)
-    three = torch.zeros(3, 3)
-    assert float(ranking_loss(three, 0.2)) == pytest.approx(0.4)
-    assert float(ranking_loss(three, 0.2, hardest=False)) == pytest.approx(0.8)
-    assert float(ranking_loss(torch.eye(3), 0.2)) == 0
-    with pytest.raises(ValueError, match="B, B"):
-        ranking_loss(torch.zeros(2, 3), 0.2)
-
-
-def test_padding_does_not_change_a_sentence() -> None:
-    torch.manual_seed(0)
-    model = JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8)).eval()
-    short = model.sentences(pad_sentences([[4, 5]], 24))
-    long = model.sentences(pad_sentences([[4, 5], [6, 7, 8, 5, 4]], 24))
-    assert torch.allclose(short[0], long[0], atol=1e-6)
-    assert torch.allclose(long.norm(dim=1), torch.ones(2), atol=1e-6)
-    assert pad_sentences([[], [4] * 30], 24).shape == (2, 24)
+# training the joint embedding
 
 
 def pairs(seed: int = 0) -> Pairs:
@@ -221,23 +215,23 @@ def test_training_finds_the_pairs(tmp_path: Path) -> None:
     assert found.image_to_text[0] == 100 and found.text_to_image[0] == 100
     assert record["validation"]["text_to_image"] == found.text_to_image
     assert any("image to text 100.0/100.0/100.0" in message for message in told)
-    WordSearch([model], words, record=record).save(tmp_path / "a.safetensors")
-    again = load_word_search(tmp_path / "a.safetensors")
+    Matcher([model], words, VIEW, record=record).save(tmp_path / "a.safetensors")
+    again = load_matcher(tmp_path / "a.safetensors")
     assert again.record["epoch"] == record["epoch"]
     asked = again.embed_words("A horse!")
     scores = again.pictures(pairs().summaries) @ asked
     assert int(scores.argmax()) == 3
-    both = join_searches([again, again])
+    both = join_matchers([again, again])
     both.save(tmp_path / "both.safetensors")
-    twice = load_word_search(tmp_path / "both.safetensors")
+    twice = load_matcher(tmp_path / "both.safetensors")
     assert torch.allclose(
         twice.pictures(pairs().summaries) @ twice.embed_words("A horse!"), scores, atol=1e-6
     )
     with pytest.raises(InputError, match="two or more, got 1"):
-        join_searches([again])
+        join_matchers([again])
     again.vocabulary = Vocabulary([*SPECIALS, *words.words[:3:-1]])
     with pytest.raises(InputError, match="1 and 2 differ in their words"):
-        join_searches([twice, again])
+        join_matchers([twice, again])
     with pytest.raises(OptionError, match="none of"):
         again.embed_words("zeppelin")
 
@@ -258,20 +252,6 @@ def test_no_batch_holds_two_sentences_of_one_picture() -> None:
     assert sorted(torch.cat(batches).tolist()) == list(range(21))
     for batch in batches:
         assert len(set(owners[batch].tolist())) == len(batch)
-
-
-def test_a_file_that_is_no_search_is_refused(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match="another file"):
-        load_word_search(tmp_path / "a.safetensors")
-    (tmp_path / "b.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(InputError, match="cannot be read"):
-        load_word_search(tmp_path / "b.safetensors")
-    words = Vocabulary([*SPECIALS, "cat"])
-    with pytest.raises(ValueError, match=r"for 5 words .* \[\(9, 4\)\]"):
-        WordSearch([JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8))], words)
 
 
 # how well they find each other
@@ -366,7 +346,7 @@ def test_searches_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     torch.manual_seed(0)
     vocabulary = Vocabulary([*SPECIALS, "a", "the", *words])
     model = JointEmbedding(EmbeddingShape(12, 1280, units=8, word_units=8))
-    search = WordSearch([model], vocabulary, record={"seed": 0})
+    search = Matcher([model], vocabulary, VIEW, record={"seed": 0})
     captioner = small_captioner()
     images = [captioner.see(load_picture(tmp_path / f"{n}.png")) for n in range(6)]
     known = captioner.features(small_backbone(), torch.cat(images)).float()  # (6, P, C)
@@ -421,14 +401,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     argv += ["--min-count", "1", "--batch", "2", "--learning-rate", "0.02", "--average", "0.5"]
     assert main([*argv, "--precision", "float32", "--quiet"]) == 0
     measured = ["evaluate-search", str(folder), "--cache", str(tmp_path / "cache"), "--quiet"]
-    measured += ["--words-weights", weights, "--precision", "float32"]
+    measured += ["--matcher", weights, "--precision", "float32"]
     capsys.readouterr()
     assert main([*measured, "--no-rerank"]) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.split()[-6:] for row in rows] == 3 * [6 * ["100.0"]]
     assert main([*measured, "--weight", "0.05", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["weights"] == [0.05, 0.05]
-    named = ["--words-weights", weights]
+    named = ["--matcher", weights]
     assert main(["index", str(folder), *named, "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["added"] == 4
     for query in (["--like", str(folder / "dots.png")], ["--style", str(folder / "dots.png")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,20 @@ from torch.nn.utils.rnn import pad_sequence
 from stylecap.backbone import Backbone
 from stylecap.captioning.decode import Rules, Sentence, State, beam_search, greedy_search, sample
 from stylecap.captioning.features import View, grid_features, see
+from stylecap.captioning.matching import Matcher, summary
 from stylecap.captioning.model import CaptionDecoder, DecoderShape, Scene
 from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.stepper import Stepper
 from stylecap.captioning.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, text_of, words_of
 from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.runtime import Runtime
-from stylecap.tensorfile import load_tensors, save_tensors
+from stylecap.tensorfile import load_tensors, save_tensors, under
 from stylecap.weights import find_weights
 
 _FORMAT = 1
 _BEAM = 5  # of captioners that say nothing of it
 _NEIGHBOURS = 5  # words shown as alternatives at each place
+_OWN = ("beam", "length_penalty", "match_weight")  # options that are its own if unset
 _READ_ROWS = 32  # sentences times pictures that are read at a time
 
 
@@ -65,21 +67,45 @@ class Caption:
     alternatives: tuple[tuple[str, float], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A sentence that was found for a picture.
+
+    Attributes:
+        sentence: ids, log-probability and score.
+        match: cosine of sentence and picture; 0 without a matcher.
+    """
+
+    sentence: Sentence
+    match: float
+
+    def value(self, match_weight: float) -> float:
+        """What the beam's are ranked by: score plus weighted match."""
+        return self.sentence.score + match_weight * self.match
+
+
 class Captioner:
     """One or several trained decoders that share a vocabulary and a view of the picture.
 
-    Several are an ensemble: their probabilities are averaged word by word.
+    Several are an ensemble: their probabilities are averaged word by word. A matcher, if there is
+    one, has a say in which of the beam's sentences is the best: a decoder knows what is often
+    said after what, the matcher was taught to tell the picture's own sentences from others.
 
     Args:
         decoders: at least one, of equal vocabulary and features.
         vocabulary: their words.
         view: how they see pictures; names the backbone.
-        beam: chosen on validation data, used where the options leave it open.
+        matcher: sees pictures in the same way, perhaps more layers behind the decoders' own.
+        match_weight: of its cosine beside the score of the beam; chosen on validation data.
+        beam: likewise, used where the options leave it open.
         length_penalty: likewise.
         record: how they were trained, kept in the file.
         runtime: device and precision; float32 on the CPU if None.
+    Attributes:
+        reads: the view whose features it takes: the matcher's, or the decoders' own.
     Raises:
-        ValueError: the decoders do not fit each other, the vocabulary or the view.
+        ValueError: the decoders do not fit each other, the vocabulary or the view, the matcher
+            sees pictures in another way, or there is a match weight without one.
     """
 
     def __init__(
@@ -88,6 +114,8 @@ class Captioner:
         vocabulary: Vocabulary,
         view: View,
         *,
+        matcher: Matcher | None = None,
+        match_weight: float = 0.0,
         beam: int = _BEAM,
         length_penalty: float = 0.7,
         record: Mapping[str, Any] | None = None,
@@ -100,10 +128,22 @@ class Captioner:
                 f"decoders: expected one or more of equal shape for {wanted[0]} words and "
                 f"{wanted[1]} positions, got {shapes}"
             )
+        if matcher is None and match_weight:
+            raise ValueError(f"match_weight: expected 0 without a matcher, got {match_weight:g}")
+        if matcher is not None:
+            own = replace(matcher.view, layers=matcher.view.layers[: len(view.layers)])
+            if own != view:
+                raise ValueError(
+                    f"matcher: expected one that sees pictures as the decoders do, {view}, with "
+                    f"perhaps more layers behind, got one for {matcher.view}"
+                )
         self.runtime = runtime or Runtime("cpu", "float32", torch.get_num_threads())
         self.decoders = [d.to(self.runtime.torch_device).eval() for d in decoders]
         self.vocabulary = vocabulary
         self.view = view
+        self.reads = view if matcher is None else matcher.view
+        self.matcher = matcher
+        self.match_weight = match_weight
         self.beam = beam
         self.length_penalty = length_penalty
         self.record = dict(record or {})
@@ -120,7 +160,7 @@ class Captioner:
 
     def features(self, backbone: Backbone, image: Tensor) -> Tensor:
         """(B, 3, side, side) as `see` gives it to (B, P, C) features for `describe`."""
-        return grid_features(backbone, image, self.view)
+        return grid_features(backbone, image, self.reads)
 
     def check(self, options: CaptionOptions) -> None:
         """Refuse options that fit no picture, before any is read.
@@ -128,7 +168,22 @@ class Captioner:
         Raises:
             OptionError: as `describe`.
         """
-        self._rules(options)
+        self._rules(self.settled(options))
+
+    def settled(self, options: CaptionOptions | None = None) -> CaptionOptions:
+        """The options with the captioner's own backbone, and its numbers where they are unset.
+
+        Raises:
+            OptionError: a match weight above 0, and there is no matcher.
+        """
+        options = options or CaptionOptions()
+        if options.match_weight and self.matcher is None:
+            raise OptionError(
+                f"match_weight: this captioner has no matcher, expected 0, got "
+                f"{options.match_weight:g}; leave it out"
+            )
+        own = {name: getattr(self, name) for name in _OWN if getattr(options, name) is None}
+        return replace(options, backbone=self.backbone_name, **own)
 
     def describe(self, features: Tensor, options: CaptionOptions | None = None) -> list[Caption]:
         """Describe pictures.
@@ -140,18 +195,41 @@ class Captioner:
             One caption a picture.
         Raises:
             OptionError: the prefix holds a word that the captioner does not know, or is longer
-                than ``max_words``.
+                than ``max_words``; or a match weight is given, and there is no matcher.
             ValueError: the features have the wrong shape.
         """
-        options = options or CaptionOptions()
+        options = self.settled(options)
+        weight = options.match_weight
         with torch.inference_mode():
-            images = features.shape[0]
-            if images == 0:
+            if len(features) == 0:
                 return []
-            features = features.to(self.runtime.torch_device, torch.float32)
-            scene = self._stepper.look(features)
-            found, said = self._search(scene, images, options)
+            scene = self._look(features)
+            found, said = self._search(scene, options)
+            if weight and options.method == "beam":
+                found = [
+                    [each.sentence for each in sorted(candidates, key=lambda c: -c.value(weight))]
+                    for candidates in self._matched(features, found)
+                ]
             return self._captions(scene, [each[: options.alternatives] for each in found], said)
+
+    def candidates(
+        self, features: Tensor, options: CaptionOptions | None = None
+    ) -> list[list[Candidate]]:
+        """The sentences among which `describe` chooses.
+
+        Args:
+            features: (B, P, C) of `features`.
+            options: as in `describe`.
+        Returns:
+            Those of each picture, in the order in which they were found best without the matcher.
+        Raises:
+            As `describe`.
+        """
+        with torch.inference_mode():
+            if len(features) == 0:
+                return []
+            found, _ = self._search(self._look(features), self.settled(options))
+            return self._matched(features, found)
 
     def read(self, features: Tensor, sentences: Sequence[Sequence[str]]) -> Tensor:
         """How probable sentences are, given pictures.
@@ -168,9 +246,8 @@ class Captioner:
         rows = [[BOS, *self.vocabulary.encode(words), EOS] for words in sentences]
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # little padding
         with torch.inference_mode():
-            features = features.to(self.runtime.torch_device, torch.float32)
-            scene = self._stepper.look(features)
-            found = features.new_empty(len(features), len(rows))  # (B, N)
+            scene = self._look(features)
+            found = scene.glance.new_empty(len(features), len(rows))  # (B, N)
             count = max(1, _READ_ROWS // max(1, len(features)))
             for start in range(0, len(rows), count):
                 chosen = order[start : start + count]
@@ -191,11 +268,37 @@ class Captioner:
         sums = each.view(images, *after.shape).masked_fill(~spoken, 0).sum(-1)  # (B, N)
         return sums / spoken.sum(-1)  # (B, N)
 
+    def _look(self, features: Tensor) -> Scene:
+        """(B, P, C) features to what the decoders see of them."""
+        own = self.decoders[0].shape.channels
+        wanted = own if self.matcher is None else self.matcher.channels
+        if features.ndim != 3 or features.shape[2] != wanted:
+            raise ValueError(
+                f"features: expected (B, P, {wanted}) of `Captioner.features`, got "
+                f"{tuple(features.shape)}"
+            )
+        return self._stepper.look(features[..., :own].to(self.runtime.torch_device, torch.float32))
+
+    def _matched(self, features: Tensor, found: list[list[Sentence]]) -> list[list[Candidate]]:
+        """The sentences of each image beside how well they fit it."""
+        if self.matcher is None:
+            return [[Candidate(each, 0.0) for each in sentences] for sentences in found]
+        words = [self.vocabulary.decode(each.tokens) for sentences in found for each in sentences]
+        counts = [len(sentences) for sentences in found]
+        pictures = self.matcher.pictures(summary(features).cpu())  # (B, D)
+        pictures = pictures.repeat_interleave(torch.tensor(counts), dim=0)  # (M, D)
+        cosines = (pictures * self.matcher.sentences(words)).sum(-1)  # (M,)
+        return [
+            [Candidate(each, match) for each, match in zip(sentences, part.tolist(), strict=True)]
+            for sentences, part in zip(found, torch.split(cosines, counts), strict=True)
+        ]
+
     def _search(
-        self, scene: Scene, images: int, options: CaptionOptions
+        self, scene: Scene, options: CaptionOptions
     ) -> tuple[list[list[Sentence]], list[Tensor]]:
         """The sentences of each image, and (R, E, D) what the LSTMs gave out in every step."""
         rules, said = self._rules(options), []
+        images = len(scene.glance)
 
         def begin(rows: int) -> State:
             return self._stepper.begin(scene, rows // images)
@@ -221,8 +324,8 @@ class Captioner:
                 generator=generator,
             )
             return [sorted(each, key=lambda sentence: -sentence.log_prob) for each in drawn], said
-        penalty = self.length_penalty if options.length_penalty is None else options.length_penalty
-        beam = self.beam if options.beam is None else options.beam
+        beam, penalty = options.beam, options.length_penalty
+        assert beam is not None and penalty is not None  # `settled`
         found = beam_search(begin, step, images, rules, beam=beam, length_penalty=penalty)
         return found, said
 
@@ -300,6 +403,7 @@ class Captioner:
             "words": self.vocabulary.words,
             "beam": self.beam,
             "length_penalty": self.length_penalty,
+            "match_weight": self.match_weight,
             "record": self.record,
         }
         tensors = {
@@ -307,6 +411,9 @@ class Captioner:
             for index, decoder in enumerate(self.decoders)
             for name, weight in decoder.named_parameters()
         }
+        if self.matcher is not None:
+            header |= self.matcher.header()
+            tensors |= self.matcher.tensors()
         save_tensors(path, header, tensors)
 
 
@@ -337,15 +444,15 @@ def load_captioner(
         decoders = []
         for index, shape in enumerate(header["decoders"]):
             decoder = CaptionDecoder(DecoderShape(**shape))
-            start = f"{index}/"
-            own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            decoder.load_state_dict(own)
+            decoder.load_state_dict(under(tensors, f"{index}/"))
             decoders.append(decoder)
         view = header["view"]
         return Captioner(
             decoders,
             Vocabulary(header["words"]),
             View(**{**view, "layers": tuple(view["layers"])}),
+            matcher=Matcher.of(header, tensors),
+            match_weight=header.get("match_weight", 0.0),
             beam=header.get("beam", _BEAM),
             length_penalty=header["length_penalty"],
             record=header["record"],

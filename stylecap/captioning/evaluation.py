@@ -203,8 +203,6 @@ def evaluate_captioner(
         for picture, words in zip(seen.pictures, captions, strict=True)
     ]
     tell(4, "done")
-    beam = captioner.beam if options.beam is None else options.beam
-    penalty = options.length_penalty
     return Report(
         split,
         whole,
@@ -220,12 +218,7 @@ def evaluate_captioner(
             "backbone": captioner.backbone_name,
             "decoders": len(captioner.decoders),
             "vocabulary": len(captioner.vocabulary),
-            "options": {
-                **asdict(options),
-                "backbone": captioner.backbone_name,
-                "beam": beam,
-                "length_penalty": captioner.length_penalty if penalty is None else penalty,
-            },
+            "options": asdict(captioner.settled(options)),
             "precision": captioner.runtime.precision,
             "data": captioner.record.get("data"),
             "versions": current_versions(),

@@ -33,6 +33,14 @@ class CaptionOptions:
         maximum=2,
         advanced=True,
     )
+    match_weight: float | None = option(
+        None,
+        "How much the likeness of sentence and picture counts in the beam's ranking; the "
+        "captioner's own if unset, 0 for none.",
+        minimum=0,
+        maximum=100,
+        advanced=True,
+    )
     temperature: float = option(
         1.0, "Below 1 samples safer words, above 1 bolder ones.", minimum=0.01, maximum=10
     )

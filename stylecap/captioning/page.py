@@ -95,7 +95,8 @@ def report_page(report: Report) -> str:
     summary = (
         f"{len(ranked)} pictures of {report.split}, backbone {about['backbone']}, "
         f"{about['decoders']} decoder(s), {about['vocabulary']} words, beam "
-        f"{about['options']['beam']}, length penalty {about['options']['length_penalty']:g}"
+        f"{about['options']['beam']}, length penalty {about['options']['length_penalty']:g}, "
+        f"match weight {about['options']['match_weight']:g}"
     )
     parts = [
         "<!doctype html>",

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.curves import draw_curves
 from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_all
 from stylecap.captioning.features import VIEWS, FeatureCache
+from stylecap.captioning.matching import Matcher
 from stylecap.captioning.metrics import CiderD, Words
 from stylecap.captioning.model import CaptionDecoder
 from stylecap.captioning.options import CaptionOptions, TrainOptions
@@ -34,7 +36,9 @@ CAPTIONER = "captioner.safetensors"
 CURVES = "curves.png"
 FEATURES = "features"
 _BEAMS = (3, 5)
-_PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+_PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # 1 is the mean per word; more favours length itself
+_MATCH_WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+_PART = 50  # pictures described together
 
 
 def train_captioner(
@@ -69,7 +73,8 @@ def train_captioner(
         on_progress: told of every batch of features and of every step.
         should_stop: asked before each of them; call again with the same arguments to go on.
     Returns:
-        The captioner, or None if it was stopped.
+        The captioner, or None if it was stopped. Of several processes only the first one's has
+        the beam and the length penalty that were chosen.
     Raises:
         InputError: captions or pictures cannot be read, or the folder belongs to another run.
         OptionError: no word is frequent enough.
@@ -148,7 +153,10 @@ def train_captioner(
         runtime=backbone.runtime,
     )
     if _rank() == 0:
-        choose_search(captioner, chosen.features, chosen.captions, references, on_progress)
+        if not choose_search(
+            captioner, chosen.features, chosen.captions, references, on_progress, should_stop
+        ):
+            return None
         captioner.save(folder / CAPTIONER)
         if not draw_curves(trained.history, folder / CURVES) and on_progress is not None:
             message = f"{CURVES} needs matplotlib; pip install 'stylecap[train]' draws it"
@@ -162,8 +170,9 @@ def choose_search(
     references: Sequence[Sequence[Words]],
     frequencies: Sequence[Sequence[Words]],
     on_progress: OnProgress | None = None,
-) -> None:
-    """Set a captioner's beam and length penalty to those with the highest CIDEr-D.
+    should_stop: ShouldStop | None = None,
+) -> bool:
+    """Set a captioner's beam, length penalty and match weight to those of the highest CIDEr-D.
 
     Args:
         captioner: changed; its record keeps the figures under ``search``.
@@ -171,37 +180,61 @@ def choose_search(
         references: what people wrote about each.
         frequencies: references that CIDEr-D weighs words by.
         on_progress: told after every setting.
+        should_stop: asked before every fifty pictures of each setting, and at the end.
+    Returns:
+        False if it was stopped; nothing is changed then.
     """
     scorer = CiderD(frequencies)
     prepared = [scorer.prepare(group) for group in references]
-    tried = []
+    words_in = captioner.vocabulary.decode
+    tried: list[dict[str, Any]] = []
     settings = [(beam, penalty) for beam in _BEAMS for penalty in _PENALTIES]
     began = time.monotonic()
-    for beam, penalty in settings:
-        options = CaptionOptions(beam=beam, length_penalty=penalty, alternatives=1)
-        captions = describe_all(captioner, features, options)
-        scores = [scorer.score(words, p) for words, p in zip(captions, prepared, strict=True)]
-        cider = sum(scores) / len(scores)
-        tried.append({"beam": beam, "length_penalty": penalty, "cider": cider})
+    for place, (beam, penalty) in enumerate(settings, 1):
+        options = CaptionOptions(beam=beam, length_penalty=penalty)
+        found = []
+        for part in _parts(features):
+            if should_stop is not None and should_stop():
+                return False
+            found += captioner.candidates(part, options)
+        ciders = [
+            [scorer.score(words_in(each.sentence.tokens), group) for each in some]
+            for some, group in zip(found, prepared, strict=True)
+        ]
+        for weight in (0.0,) if captioner.matcher is None else _MATCH_WEIGHTS:
+            chosen = [
+                max(zip(some, scores, strict=True), key=lambda pair: pair[0].value(weight))[1]
+                for some, scores in zip(found, ciders, strict=True)
+            ]
+            cider = sum(chosen) / len(chosen)
+            setting = {"beam": beam, "length_penalty": penalty, "match_weight": weight}
+            tried.append({**setting, "cider": cider})
         if on_progress is not None:
             seconds = time.monotonic() - began
-            on_progress(Progress(len(tried), len(settings), seconds, "beam and length penalty"))
+            on_progress(Progress(place, len(settings), seconds, "choosing beam and penalty"))
+    if should_stop is not None and should_stop():
+        return False
     best = max(tried, key=lambda each: each["cider"])
-    captioner.beam, captioner.length_penalty = int(best["beam"]), best["length_penalty"]
+    captioner.beam, captioner.length_penalty = best["beam"], best["length_penalty"]
+    captioner.match_weight = best["match_weight"]
     captioner.record["search"] = {"pictures": len(features), "best": best, "tried": tried}
+    return True
 
 
 def describe_all(
-    captioner: Captioner, features: np.ndarray, options: CaptionOptions, *, batch: int = 50
+    captioner: Captioner, features: np.ndarray, options: CaptionOptions
 ) -> list[list[str]]:
     """The best caption, as words, for each of (N, P, C) features."""
     return [
         [each.word for each in caption.words]
-        for start in range(0, len(features), batch)
-        for caption in captioner.describe(
-            torch.from_numpy(np.array(features[start : start + batch])), options
-        )
+        for part in _parts(features)
+        for caption in captioner.describe(part, options)
     ]
+
+
+def _parts(features: np.ndarray) -> Iterator[Tensor]:
+    for start in range(0, len(features), _PART):
+        yield torch.from_numpy(np.array(features[start : start + _PART]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +289,7 @@ def see_split(
     paths = [each.path for each in chosen]
     with tempfile.TemporaryDirectory(prefix="stylecap-") as passing:
         features = FeatureCache(cache or passing).features(
-            backbone, captioner.view, paths, on_progress=on_progress, should_stop=should_stop
+            backbone, captioner.reads, paths, on_progress=on_progress, should_stop=should_stop
         )
         if features is not None and cache is None:
             features = np.array(features)
@@ -269,7 +302,8 @@ def see_split(
 def join_captioners(captioners: Sequence[Captioner]) -> Captioner:
     """An ensemble of captioners that were trained on the same data with other seeds or options.
 
-    The first one's beam and length penalty are kept; `choose_search` finds better ones.
+    The first one's beam and length penalty are kept; `choose_search` finds better ones. Matchers
+    are left out: how much they should count depends on the decoders. `with_matcher` adds one.
 
     Raises:
         InputError: fewer than two, or they differ in their words, view or shape.
@@ -284,7 +318,8 @@ def average_captioners(captioners: Sequence[Captioner], shares: Sequence[float] 
 
     Runs that went on from the same weights, with words or with rewards or with other random
     numbers, err in different directions; their mean is often better than each, and costs what
-    one costs. Captioners trained from different beginnings have no useful mean.
+    one costs. Captioners trained from different beginnings have no useful mean. Matchers are left
+    out as by `join_captioners`.
 
     Args:
         captioners: at least two, of one decoder each.
@@ -311,6 +346,27 @@ def average_captioners(captioners: Sequence[Captioner], shares: Sequence[float] 
                 weight.add_(each.decoders[0].get_parameter(name).cpu(), alpha=share / sum(given))
     record = {"average": [each.record for each in captioners], "shares": given}
     return _made_of(captioners, [mean], record)
+
+
+def with_matcher(captioner: Captioner, matcher: Matcher) -> Captioner:
+    """A captioner that asks the matcher, too, once `choose_search` has found how much.
+
+    Raises:
+        InputError: the matcher sees pictures in another way.
+    """
+    try:
+        return Captioner(
+            captioner.decoders,
+            captioner.vocabulary,
+            captioner.view,
+            matcher=matcher,
+            beam=captioner.beam,
+            length_penalty=captioner.length_penalty,
+            record=captioner.record,
+            runtime=captioner.runtime,
+        )
+    except ValueError as error:
+        raise InputError(f"{error}; train one with the captioner's --backbone") from error
 
 
 def _check_alike(captioners: Sequence[Captioner]) -> None:

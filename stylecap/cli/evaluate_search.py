@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stylecap.cli.flags import add_runtime
-from stylecap.cli.index import add_words
+from stylecap.cli.index import add_matcher
 from stylecap.cli.search import add_rerank
 from stylecap.cli.terminal import Display, Interruption, one_line, say, table
 from stylecap.cli.train_search import add_data
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("train", "dev", "test"),
         help="train, dev or test (default dev)",
     )
-    add_words(parser)
+    add_matcher(parser)
     add_rerank(parser, weight="chosen on every second picture, the first half")
     add_runtime(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -34,11 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted."""
     from stylecap.backbone import load_backbone
     from stylecap.captioning.captioner import load_captioner
+    from stylecap.captioning.matching import load_matcher
     from stylecap.runtime import Runtime
-    from stylecap.studio.embedding import WEIGHTS, load_word_search
     from stylecap.studio.retrieval import evaluate_search
 
-    search = load_word_search(arguments.words or WEIGHTS)
+    search = load_matcher(arguments.matcher) if arguments.matcher else load_matcher()
     runtime = Runtime.choose(arguments.device, arguments.precision)
     captioner = None
     if arguments.rerank:

@@ -10,7 +10,7 @@ from stylecap.cli.terminal import Display, Interruption, one_line, say, say_json
 from stylecap.errors import InputError
 
 if TYPE_CHECKING:
-    from stylecap.studio.embedding import WordSearch
+    from stylecap.captioning.matching import Matcher
 
 #: Where a folder's index lies unless another place is named; hidden, so that no picture is.
 INDEX = ".stylecap-index"
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="INDEX", type=Path, help=f"(default FOLDER/{INDEX})"
     )
-    add_words(parser)
+    add_matcher(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; give a folder of pictures")
     paths = list_pictures([folder])
-    words = load_words(arguments.words)
+    words = chosen_matcher(arguments.matcher)
     index = PictureIndex(arguments.output or folder / INDEX, folder)
     with Display(quiet=arguments.quiet) as display:
         if words is None:
@@ -58,24 +58,27 @@ def run(arguments: argparse.Namespace) -> int:
     return _INTERRUPTED if done.stopped else 0
 
 
-def add_words(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that names the weights of the search by words."""
+def add_matcher(parser: argparse.ArgumentParser) -> None:
+    """Add ``--matcher``."""
     parser.add_argument(
-        "--words-weights",
-        dest="words",
+        "--matcher",
         metavar="FILE",
-        help="weights of `stylecap train-search`, instead of those that come with stylecap",
+        help="of your own, from `stylecap train-search`, or a captioner that has one, instead of "
+        "the one that comes with stylecap",
     )
 
 
-def load_words(file: str | None) -> WordSearch | None:
-    """The weights named, the shipped ones, or None where there are none."""
+def chosen_matcher(file: str | None) -> Matcher | None:
+    """The matcher named, the shipped one, or None where there is none."""
+    from stylecap.captioning.matching import load_matcher
     from stylecap.errors import WeightsError
-    from stylecap.studio.embedding import load_word_search
+    from stylecap.studio.search import check_matcher
 
     if file is not None:
-        return load_word_search(file)
+        matcher = load_matcher(file)
+        check_matcher(matcher)
+        return matcher
     try:
-        return load_word_search()
+        return load_matcher()
     except WeightsError:
         return None

@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "detect": ("stylecap.cli.detect", "find things in a photo, as a mask for painting"),
     "index": ("stylecap.cli.index", "make a folder of pictures searchable"),
     "search": ("stylecap.cli.search", "find pictures by a picture, a style or words"),
-    "train-search": ("stylecap.cli.train_search", "train the search by words"),
+    "train-search": ("stylecap.cli.train_search", "teach a matcher which sentences fit a picture"),
     "evaluate-search": (
         "stylecap.cli.evaluate_search",
         "measure how well pictures and sentences find each other",

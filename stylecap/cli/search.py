@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylecap.cli.index import INDEX, add_words, load_words
+from stylecap.cli.index import INDEX, add_matcher, chosen_matcher
 from stylecap.cli.terminal import one_line, say, say_json, table
 from stylecap.errors import InputError, WeightsError
 from stylecap.studio.options import RerankOptions
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", metavar="INDEX", type=Path, help=f"(default FOLDER/{INDEX})")
     parser.add_argument("--count", metavar="N", type=int, default=12, help="default 12")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="draw them on a sheet")
-    add_words(parser)
+    add_matcher(parser)
     add_rerank(parser, weight=f"{RerankOptions.weight:g}")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -103,12 +103,12 @@ def _read(hit: Hit) -> str:
 
 
 def _query(arguments: argparse.Namespace) -> tuple[str, np.ndarray]:
-    words = load_words(arguments.words)
+    words = chosen_matcher(arguments.matcher)
     if arguments.text is not None:
         if words is None:
             raise WeightsError(
                 "the search by words needs weights that are not here; train them with "
-                "`stylecap train-search` and name them with --words-weights"
+                "`stylecap train-search` and name them with --matcher"
             )
         return "words", words.embed_words(arguments.text).numpy()
     from stylecap.backbone import load_backbone

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s --data PATH [PATH ...] -o FOLDER [options]\n"
         "       %(prog)s --ensemble FILE FILE [FILE ...] -o FILE [--data PATH ...]\n"
-        "       %(prog)s --mean FILE FILE [FILE ...] -o FILE [--shares X,...] [--data PATH ...]"
+        "       %(prog)s --mean FILE FILE [FILE ...] -o FILE [--shares X,...] [--data PATH ...]\n"
+        "       %(prog)s --ensemble FILE [FILE ...] --matcher FILE -o FILE --data PATH ..."
     )
     add_data(parser, required=False)
     parser.add_argument(
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         help="train nothing: join these captioners of the same data into one that asks all of "
-        "them; with --data, beam and length penalty are chosen anew",
+        "them; with --data, beam, length penalty and match weight are chosen anew",
     )
     joining.add_argument(
         "--mean",
@@ -64,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_shares,
         default=(),
         help="how much each file of --mean counts (equally if not given)",
+    )
+    parser.add_argument(
+        "--matcher",
+        metavar="FILE",
+        type=Path,
+        help="with --mean, or with --ensemble, for which one captioner is enough then: what "
+        "`stylecap train-search` of the same backbone made, to be asked which of the beam's "
+        "sentences fits the picture; becomes part of the captioner (those of the files do not)",
     )
     add_options(parser, TrainOptions)
     add_runtime(parser, precision=False)
@@ -101,7 +110,13 @@ def run(arguments: argparse.Namespace) -> int:
     options = read_options(arguments, TrainOptions)
     if arguments.shares and arguments.mean is None:
         raise OptionError("--shares belongs to --mean; give both")
-    if arguments.ensemble is not None or arguments.mean is not None:
+    joins = arguments.ensemble is not None or arguments.mean is not None
+    if arguments.matcher is not None and not (joins and arguments.data):
+        raise OptionError(
+            "--matcher belongs to --ensemble or --mean, and needs --data to choose its weight; "
+            "give both"
+        )
+    if joins:
         return _join(arguments)
     if not arguments.data:
         raise OptionError("--data: expected captioned pictures to learn from; see --help")
@@ -146,11 +161,13 @@ def _telling(display: Display) -> OnProgress:
 def _join(arguments: argparse.Namespace) -> int:
     from stylecap.captioning.captioner import load_captioner
     from stylecap.captioning.data import halves
+    from stylecap.captioning.matching import load_matcher
     from stylecap.captioning.recipe import (
         average_captioners,
         choose_search,
         join_captioners,
         see_split,
+        with_matcher,
     )
     from stylecap.runtime import Runtime
 
@@ -159,10 +176,14 @@ def _join(arguments: argparse.Namespace) -> int:
     runtime = Runtime.choose(arguments.device)
     files = arguments.ensemble or arguments.mean
     captioners = [load_captioner(path, runtime=runtime) for path in files]
-    if arguments.ensemble:
-        captioner = join_captioners(captioners)
-    else:
+    if arguments.mean:
         captioner = average_captioners(captioners, arguments.shares)
+    elif len(captioners) == 1 and arguments.matcher is not None:
+        (captioner,) = captioners
+    else:
+        captioner = join_captioners(captioners)
+    if arguments.matcher is not None:
+        captioner = with_matcher(captioner, load_matcher(arguments.matcher))
     if arguments.data:
         with (
             Display(quiet=arguments.quiet) as display,
@@ -181,7 +202,8 @@ def _join(arguments: argparse.Namespace) -> int:
                 return _INTERRUPTED
             references = [each.captions for each in seen.pictures]
             features, captions = halves(seen.features)[0], halves(references)[0]
-            choose_search(captioner, features, captions, references, display)
+            if not choose_search(captioner, features, captions, references, display, interruption):
+                return _INTERRUPTED
     captioner.save(arguments.output)
     if not arguments.quiet:
         _report(captioner, arguments.output)
@@ -204,10 +226,11 @@ def _report(captioner: Captioner, path: Path) -> None:
             "that chose it"
         )
     size = path.stat().st_size / 1e6
+    matched = f", match weight {captioner.match_weight:g}" if captioner.match_weight else ""
     say(
         one_line(
             f"{path}: {len(captioner.vocabulary)} words, beam {captioner.beam}, length penalty "
-            f"{captioner.length_penalty:g}, {size:.1f} MB{scored}"
+            f"{captioner.length_penalty:g}{matched}, {size:.1f} MB{scored}"
         )
     )
 

@@ -1,4 +1,4 @@
-"""`stylecap train-search`: train the search by words on captioned pictures, or join several."""
+"""`stylecap train-search`: teach which sentences fit a picture, for the search and for captions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from stylecap.studio.options import SearchTrainOptions
 
 if TYPE_CHECKING:
     from stylecap.captioning.data import CaptionedPicture
+    from stylecap.captioning.features import View
     from stylecap.progress import OnProgress, ShouldStop
     from stylecap.studio.train_search import Pairs
 
@@ -31,15 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE",
         type=Path,
-        default=Path("search-vgg16.safetensors"),
-        help="default search-vgg16.safetensors in this folder",
+        default=Path("matcher.safetensors"),
+        help="default matcher.safetensors in this folder",
     )
     parser.add_argument(
         "--ensemble",
         metavar="FILE",
         type=Path,
         nargs="+",
-        help="train nothing: join these searches of the same data into one that asks all of them",
+        help="train nothing: join these matchers of the same data into one that asks all of them",
     )
     add_options(parser, SearchTrainOptions)
     add_runtime(parser)
@@ -78,11 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.data is None:
         raise OptionError("expected DATA: captioned pictures to learn from; see --help")
     from stylecap.captioning.data import check_pictures, halves, read_captions
-    from stylecap.studio.embedding import SEARCH_VIEW, WordSearch
+    from stylecap.captioning.matching import MATCH_VIEWS, Matcher
     from stylecap.studio.train_search import Pairs, train_search
 
     read = read_captions(arguments.data, arguments.pictures)
     check_pictures(read)
+    view = MATCH_VIEWS[options.backbone]
     with (
         Display(quiet=arguments.quiet) as display,
         Interruption(display, "features and the best epoch so far are kept") as stop,
@@ -91,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             _pairs(
                 [each for each in read if each.split == split],
                 arguments,
+                view,
                 mirrored=options.mirrored and split == "train",
                 on_progress=display,
                 should_stop=stop,
@@ -105,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         model, words, record = train_search(
             training, chooses, options, on_progress=display, should_stop=stop
         )
-    WordSearch([model], words, SEARCH_VIEW, record=record).save(arguments.output)
+    Matcher([model], words, view, record=record).save(arguments.output)
     if arguments.json:
         say_json({"output": str(arguments.output), **record})
     elif not arguments.quiet:
@@ -124,11 +127,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _join(arguments: argparse.Namespace) -> int:
-    from stylecap.studio.embedding import join_searches, load_word_search
+    from stylecap.captioning.matching import join_matchers, load_matcher
 
     if arguments.data is not None:
         raise OptionError("--ensemble trains nothing; leave DATA out")
-    joined = join_searches([load_word_search(path) for path in arguments.ensemble])
+    joined = join_matchers([load_matcher(path) for path in arguments.ensemble])
     joined.save(arguments.output)
     size = arguments.output.stat().st_size
     if arguments.json:
@@ -141,27 +144,28 @@ def _join(arguments: argparse.Namespace) -> int:
 def _pairs(
     pictures: list[CaptionedPicture],
     arguments: argparse.Namespace,
+    view: View,
     *,
     mirrored: bool,
     on_progress: OnProgress,
     should_stop: ShouldStop,
 ) -> Pairs | None:
-    """A split's pictures as the search sees them; None if it was stopped."""
+    """A split's pictures as the matcher sees them; None if it was stopped."""
     from stylecap.backbone import load_backbone
     from stylecap.captioning.features import FeatureCache
+    from stylecap.captioning.matching import summaries
     from stylecap.runtime import Runtime
-    from stylecap.studio.embedding import SEARCH_VIEW, summaries
     from stylecap.studio.train_search import Pairs
 
     if not pictures:
         raise InputError(f"{arguments.data}: expected pictures for both train and dev")
     runtime = Runtime.choose(arguments.device, arguments.precision)
-    backbone = load_backbone(SEARCH_VIEW.backbone, runtime=runtime)
+    backbone = load_backbone(view.backbone, runtime=runtime)
     seen = []
     for flipped in (False, True) if mirrored else (False,):
         features = FeatureCache(arguments.cache).features(
             backbone,
-            SEARCH_VIEW,
+            view,
             [each.path for each in pictures],
             mirrored=flipped,
             on_progress=on_progress,

@@ -51,6 +51,7 @@ def describe(
     picture: Image.Image, captioner: Captioner, backbone: Backbone, options: CaptionOptions
 ) -> Described:
     """Describe a picture."""
+    captioner.check(options)
     shown = split_alpha(picture)[0]
     shown = scale_picture(shown, _SHOWN_SIDE_PX, enlarge=False)
     features = captioner.features(backbone, captioner.see(picture))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stylecap.captioning.options import BACKBONES
 from stylecap.options import option, validate
 
 
@@ -27,6 +28,11 @@ class RerankOptions:
 class SearchTrainOptions:
     """How pictures and sentences are taught to meet in one space."""
 
+    backbone: str = option(
+        "vgg16",
+        "Network that sees the pictures; the search needs vgg16, a captioner its own.",
+        choices=BACKBONES,
+    )
     units: int = option(512, "Width of the common space and of the GRU.", minimum=8, maximum=4096)
     word_units: int = option(256, "Width of a word.", minimum=8, maximum=1024)
     dropout: float = option(0.4, "Share of inputs dropped.", minimum=0, maximum=0.95)

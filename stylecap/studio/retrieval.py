@@ -26,12 +26,12 @@ from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_captions
 from stylecap.captioning.features import FeatureCache, View
+from stylecap.captioning.matching import Matcher, summaries
 from stylecap.captioning.vocabulary import words_of
 from stylecap.errors import InputError, StylecapError
 from stylecap.images import load_picture
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.record import current_versions
-from stylecap.studio.embedding import WordSearch, summaries
 from stylecap.studio.options import RerankOptions
 from stylecap.studio.search import Hit
 
@@ -183,7 +183,7 @@ def rerank_hits(
 
 
 def evaluate_search(
-    search: WordSearch,
+    search: Matcher,
     data: str | Path,
     split: str = "dev",
     *,
@@ -241,7 +241,9 @@ def evaluate_search(
     weights: list[float] = []
     tried: list[dict[float, float]] = []
     if captioner is not None:
-        seen = _features(captioner.view, chosen, backbone, cache, on_progress, should_stop)
+        seen: np.ndarray | None = features
+        if captioner.reads != search.view:
+            seen = _features(captioner.reads, chosen, backbone, cache, on_progress, should_stop)
         if seen is None:
             return None
         near = [nearest(cosines, options.candidates, dim) for dim in (1, 0)]

@@ -27,13 +27,15 @@ from torch import Tensor
 
 from stylecap.backbone import Backbone
 from stylecap.captioning.features import grid_features, see
+from stylecap.captioning.matching import MATCH_VIEWS, Matcher, summary
 from stylecap.errors import InputError, OptionError, OutputError, StylecapError
 from stylecap.files import write_atomically
 from stylecap.images import load_picture
 from stylecap.progress import OnProgress, Progress, ShouldStop
-from stylecap.studio.embedding import SEARCH_VIEW, WordSearch, summary
 
 SPACES = ("content", "style", "words")
+#: How an index sees pictures.
+VIEW = MATCH_VIEWS["vgg16"]
 _FORMAT = 1
 _STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 _STYLE_UNITS = 256
@@ -63,19 +65,21 @@ class PictureEmbedder:
     ``words``: the picture in the space it shares with sentences.
     """
 
-    def __init__(self, backbone: Backbone, words: WordSearch | None = None) -> None:
+    def __init__(self, backbone: Backbone, words: Matcher | None = None) -> None:
         """Prepare.
 
         Args:
             backbone: VGG-16.
             words: without it, pictures cannot be searched by words.
         Raises:
-            OptionError: another backbone.
+            OptionError: another backbone, or a matcher that sees pictures in another way.
         """
-        if backbone.name != SEARCH_VIEW.backbone:
+        if backbone.name != VIEW.backbone:
             raise OptionError(
-                f"backbone: the index is made with {SEARCH_VIEW.backbone}, got {backbone.name}"
+                f"backbone: the index is made with {VIEW.backbone}, got {backbone.name}"
             )
+        if words is not None:
+            check_matcher(words)
         self._backbone, self._words = backbone, words
         trained = "" if words is None else json.dumps(words.record, sort_keys=True)
         self.key = f"{_FORMAT} {backbone.weights_sha256} {trained}"
@@ -84,9 +88,9 @@ class PictureEmbedder:
 
     def __call__(self, picture: Image.Image) -> dict[str, np.ndarray]:
         """Space -> (D,) float32 of unit length."""
-        image = see(picture, SEARCH_VIEW)
+        image = see(picture, VIEW)
         with torch.inference_mode():
-            features = grid_features(self._backbone, image, SEARCH_VIEW).cpu()  # (1, P, C)
+            features = grid_features(self._backbone, image, VIEW).cpu()  # (1, P, C)
             known = summary(features)  # (1, 2C)
             found = self._backbone.features(image, _STYLE_LAYERS)
             moments = style_moments([found[layer].float().cpu() for layer in _STYLE_LAYERS])
@@ -97,6 +101,19 @@ class PictureEmbedder:
             if self._words is not None:
                 vectors["words"] = self._words.pictures(known)[0]
         return {space: vector.numpy() for space, vector in vectors.items()}
+
+
+def check_matcher(matcher: Matcher) -> None:
+    """Refuse a matcher whose space is not that of an index's pictures.
+
+    Raises:
+        OptionError: it sees pictures in another way.
+    """
+    if matcher.view != VIEW:
+        raise OptionError(
+            f"matcher: an index is made with {VIEW}, this one sees {matcher.view}; train one with "
+            f"--backbone {VIEW.backbone}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Teach pictures and sentences to meet: the loop of `embedding`."""
+"""Teach pictures and sentences to meet: the loop of `captioning.matching`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylecap.captioning.vocabulary import PAD, Vocabulary, mirrored_words
-from stylecap.errors import InputError
-from stylecap.progress import OnProgress, Progress, ShouldStop
-from stylecap.studio.embedding import (
+from stylecap.captioning.matching import (
     EmbeddingShape,
     JointEmbedding,
     pad_sentences,
     ranking_loss,
 )
+from stylecap.captioning.vocabulary import PAD, Vocabulary, mirrored_words
+from stylecap.errors import InputError
+from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.studio.options import SearchTrainOptions
 from stylecap.studio.retrieval import Recalls, ranks
 
@@ -30,7 +30,7 @@ class Pairs:
     """Pictures and what was said of them.
 
     Attributes:
-        summaries: (N, 2C) of `embedding.summary`.
+        summaries: (N, 2C) of `matching.summary`.
         captions: for each picture its captions, as lists of words.
         mirrored: (N, 2C) of the mirrored pictures, or None.
     """

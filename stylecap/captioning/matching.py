@@ -1,4 +1,6 @@
-"""Pictures and sentences as points of one space, near where they belong together.
+"""How well sentences fit pictures: both as points of one space, near where they belong together.
+
+Captioners choose among the sentences of their beam by it, and the search by words finds pictures.
 
 Source: Kiros et al. 2014 (the space), Faghri et al. 2018, "VSE++" (the hardest negative). Ours
 reads convolutional features, mean and maximum over positions, instead of a classifier's layer.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from stylecap.captioning.features import View
+from stylecap.captioning.features import VIEWS, View
 from stylecap.captioning.vocabulary import PAD, UNK, Vocabulary, words_of
 from stylecap.errors import InputError, OptionError, WeightsError
+from stylecap.files import named
 from stylecap.options import option, validate
-from stylecap.tensorfile import load_tensors, save_tensors
+from stylecap.tensorfile import load_tensors, save_tensors, under
 from stylecap.weights import find_weights
 
-#: How the shipped embedding sees pictures: what, how, and which textures are there.
-SEARCH_VIEW = View("vgg16", ("relu5_3", "relu4_3", "relu3_3"), 7)
-WEIGHTS = "search-vgg16"
+#: How matchers see pictures: what, how, and which textures are there. A captioner's own layers
+#: come first, so that one reading of the network serves both.
+MATCH_VIEWS = {
+    "vgg16": replace(VIEWS["vgg16"], layers=("relu5_3", "relu4_3", "relu3_3")),
+    "alexnet": VIEWS["alexnet"],
+}
+#: Weights whose matcher the search by words takes.
+SEARCH = "captioner-vgg16"
 _FORMAT = 1
+_NAME = "matcher"  # in files
 _MAX_WORDS = 24  # longer sentences are cut here
 _ROWS = 500  # sentences or pictures embedded at a time
 
@@ -151,24 +160,26 @@ def pad_sentences(sentences: Sequence[Sequence[int]], max_words: int = _MAX_WORD
     return tokens
 
 
-class WordSearch:
-    """Trained embeddings with their vocabulary and view of pictures; their file on disk.
+class Matcher:
+    """Tells how well sentences fit pictures, by trained embeddings; their file on disk.
 
     Several are an ensemble: their vectors stand one after another, scaled so that a cosine is the
     mean of theirs.
 
-    Attributes:
-        models: in evaluation mode.
+    Args:
+        models: at least one; put into evaluation mode.
         vocabulary: the words they know.
         view: how they see pictures; names the backbone.
-        record: how they were trained.
+        record: how they were trained, kept in the file.
+    Raises:
+        ValueError: the models do not fit each other or the vocabulary.
     """
 
     def __init__(
         self,
         models: Sequence[JointEmbedding],
         vocabulary: Vocabulary,
-        view: View = SEARCH_VIEW,
+        view: View,
         *,
         record: Mapping[str, Any] | None = None,
     ) -> None:
@@ -182,6 +193,11 @@ class WordSearch:
         self.vocabulary = vocabulary
         self.view = view
         self.record = dict(record or {})
+
+    @property
+    def channels(self) -> int:
+        """Of the features that it reads."""
+        return self.models[0].shape.channels
 
     def pictures(self, summaries: Tensor) -> Tensor:
         """(B, 2C) of `summary` to (B, D) of unit length."""
@@ -211,8 +227,8 @@ class WordSearch:
         words = words_of(text)
         if not any(word in self.vocabulary for word in words):
             raise OptionError(
-                f"words: none of {text!r} is known; the search knows {len(self.vocabulary) - 4} "
-                "English words, describe the scene with others"
+                f"words: none of {text!r} is known; the matcher knows {len(self.vocabulary) - 4} "
+                "words, describe the scene with others"
             )
         return self.sentences([words])[0]
 
@@ -222,69 +238,90 @@ class WordSearch:
         Raises:
             OutputError: the file cannot be written.
         """
-        header = {
-            "format": _FORMAT,
-            "kind": "search",
+        save_tensors(path, {"format": _FORMAT, **self.header()}, self.tensors())
+
+    def header(self) -> dict[str, Any]:
+        """What is known of it beside the weights, as the entry ``matcher`` of a file's header."""
+        known = {
             "view": asdict(self.view),
             "shapes": [asdict(model.shape) for model in self.models],
             "words": self.vocabulary.words,
             "record": self.record,
         }
-        tensors = {
-            f"{index}/{name}": value.half()
+        return {_NAME: known}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights, float16, by names that no captioner's weights have."""
+        return {
+            f"{_NAME}/{index}/{name}": value.half()
             for index, model in enumerate(self.models)
             for name, value in model.state_dict().items()
         }
-        save_tensors(path, header, tensors)
 
+    @classmethod
+    def of(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Matcher | None:
+        """The matcher in a file, a captioner's perhaps; None if there is none.
 
-def load_word_search(name: str | Path = WEIGHTS) -> WordSearch:
-    """Load the search by words that comes with stylecap, or one of your own.
-
-    Args:
-        name: of shipped weights, or the path of a ``.safetensors`` file.
-    Raises:
-        WeightsError: there are no such weights, or they are damaged.
-        InputError: the path is not a search of this program and version.
-    """
-    path = Path(name) if str(name).endswith(".safetensors") else find_weights(str(name))
-    header, tensors = load_tensors(path, "search", _FORMAT, ("view", "shapes"))
-    try:
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: it is damaged or incomplete.
+        """
+        known = header.get(_NAME)
+        if known is None:
+            return None
         models = []
-        for index, shape in enumerate(header["shapes"]):
-            model, start = JointEmbedding(EmbeddingShape(**shape)), f"{index}/"
-            own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+        for index, shape in enumerate(known["shapes"]):
+            model = JointEmbedding(EmbeddingShape(**shape))
+            own = under(tensors, f"{_NAME}/{index}/")
             model.load_state_dict({name: tensor.float() for name, tensor in own.items()})
             models.append(model)
-        view = header["view"]
-        return WordSearch(
-            models,
-            Vocabulary(header["words"]),
-            View(**{**view, "layers": tuple(view["layers"])}),
-            record=header["record"],
-        )
+        view = View(**{**known["view"], "layers": tuple(known["view"]["layers"])})
+        return cls(models, Vocabulary(known["words"]), view, record=known["record"])
+
+
+def load_matcher(name: str | Path = SEARCH) -> Matcher:
+    """Load the matcher of the search by words that comes with stylecap, or one of your own.
+
+    Args:
+        name: of shipped weights, or the path of a ``.safetensors`` file, a matcher's or that of a
+            captioner that has one.
+    Raises:
+        WeightsError: there are no such weights, they are damaged, or hold no matcher.
+        InputError: the path is not of this program and version.
+    """
+    if isinstance(name, Path) or name.endswith(".safetensors"):
+        path = Path(name)
+    else:
+        path = find_weights(name)
+    header, tensors = load_tensors(path, "matcher", _FORMAT, ())
+    try:
+        matcher = Matcher.of(header, tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: the search is damaged or incomplete: {error}") from error
+        raise WeightsError(f"{path}: the matcher is damaged or incomplete: {error}") from error
+    if matcher is None:
+        raise WeightsError(
+            f"{named(path)}: there is no matcher in it; `stylecap train-search` makes one"
+        )
+    return matcher
 
 
-def join_searches(searches: Sequence[WordSearch]) -> WordSearch:
-    """An ensemble of searches that were trained on the same data with other seeds or options.
+def join_matchers(matchers: Sequence[Matcher]) -> Matcher:
+    """An ensemble of matchers that were trained on the same data with other seeds or options.
 
     Raises:
         InputError: fewer than two, or they differ in their words or their view of the picture.
     """
-    if len(searches) < 2:
-        raise InputError(f"searches: expected two or more, got {len(searches)}")
-    first = searches[0]
-    for place, other in enumerate(searches[1:], 2):
+    if len(matchers) < 2:
+        raise InputError(f"matchers: expected two or more, got {len(matchers)}")
+    first = matchers[0]
+    for place, other in enumerate(matchers[1:], 2):
         if (other.view, other.vocabulary.words) != (first.view, first.vocabulary.words):
             raise InputError(
-                f"searches: 1 and {place} differ in their words or their view of pictures; join "
+                f"matchers: 1 and {place} differ in their words or their view of pictures; join "
                 "only those trained on the same data"
             )
-    models = [model for each in searches for model in each.models]
-    record = {"ensemble": [each.record for each in searches]}
-    return WordSearch(models, first.vocabulary, first.view, record=record)
+    models = [model for each in matchers for model in each.models]
+    record = {"ensemble": [each.record for each in matchers]}
+    return Matcher(models, first.vocabulary, first.view, record=record)
 
 
 def _joined(vectors: Sequence[Tensor]) -> Tensor:
