@@ -15,6 +15,7 @@ from PIL import Image
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
+from stylecap.captioning.options import CaptionOptions
 from stylecap.cli.main import main
 from stylecap.errors import InputError, LimitError, OptionError
 from stylecap.images import load_picture, split_alpha
@@ -401,6 +402,23 @@ def test_controls_are_made_from_the_options_and_read_back():
     for name, wrong in (("blend", "1, x"), ("size", "big"), ("color", "sepia"), ("blend", [1])):
         with pytest.raises(OptionError, match=name):
             controls.read([wrong if n == name else v for n, v in zip(names, values, strict=True)])
+
+
+def test_a_number_that_may_be_unset_is_a_text():
+    """What is empty stays unset; a Number would come back from the browser as 0."""
+    from stylecap._ui.controls import Controls
+    from stylecap._ui.words import Words
+
+    controls = Controls(CaptionOptions, Words("en"))
+    controls.add("beam", "length_penalty", "match_weight")
+    assert controls.show(CaptionOptions()) == ["", "", ""]
+    assert controls.read(["", "  ", None]) == CaptionOptions()
+    options = CaptionOptions(beam=4, length_penalty=0.8, match_weight=0.0)
+    assert controls.show(options) == ["4", "0.8", "0"]
+    assert controls.read([" 4", "0.8", "0"]) == options
+    for wrong in ("four", "3, 4", "2.5", "0", 3):
+        with pytest.raises(OptionError, match="beam: expected"):
+            controls.read([wrong, "", ""])
 
 
 # batches

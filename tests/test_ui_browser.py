@@ -326,6 +326,26 @@ def test_a_caption_its_words_and_other_words(tab, tmp_path):
         assert copied in described.info["Description"]
 
 
+def test_what_is_not_set_stays_unset(tab, tmp_path):
+    """Opening the settings changes nothing, and what is wrong is said."""
+    page = tab.page
+    page.get_by_role("tab", name="Caption").click()
+    add_photo(page, "#caption-photo", write_photo(tmp_path / "scene.png", (160, 120)))
+    sentence = page.locator("#sentence .sc-sentence")
+    expect(sentence).to_be_visible()
+    before, others = sentence.inner_text(), page.locator("#others").inner_text()
+    page.get_by_role("button", name="How words are chosen").click()
+    beam = page.locator(".option-beam").get_by_role("textbox")
+    expect(beam).to_have_value("")
+    beam.fill("many")
+    page.locator("#describe").click()
+    expect(page.locator("#sentence")).to_contain_text("beam: expected")
+    beam.fill("")
+    page.locator("#describe").click()
+    expect(sentence).to_have_text(before.replace("\n", ""))
+    assert page.locator("#others").inner_text() == others
+
+
 def test_a_batch_goes_on_without_a_page_and_names_what_failed(tab, tmp_path):
     page = tab.page
     folder = tmp_path / "photos"

@@ -40,10 +40,12 @@ def control(declared: Option, words: Words, value: Any, most: float | None = Non
         named = [(words.choice(declared.name, choice), choice) for choice in declared.choices]
         few = len(named) <= 3
         return gr.Radio(named, **shown) if few else gr.Dropdown(named, filterable=False, **shown)
+    if declared.optional and _is_typed(declared):  # an empty Number is a 0 in the browser
+        return gr.Textbox(lines=1, max_length=50, placeholder=words("option.unset"), **shown)
     if declared.many or declared.kind is str:
         return gr.Textbox(lines=1, max_length=500, **shown)
     whole = declared.kind is int
-    span = None if declared.optional or least is None or most is None else (least, most)
+    span = None if least is None or most is None else (least, most)
     if span is not None and span[1] - span[0] <= _SLIDER_SPAN:
         return gr.Slider(*span, step=1 if whole else 0.01, buttons=[], **shown)
     return gr.Number(minimum=least, maximum=most, precision=0 if whole else None, **shown)
@@ -51,9 +53,10 @@ def control(declared: Option, words: Words, value: Any, most: float | None = Non
 
 def as_shown(declared: Option, value: Any) -> Any:
     """An option's value as its control shows it."""
-    if declared.many:
-        return ", ".join(f"{v:.12g}" if isinstance(v, float) else str(v) for v in value)
-    return value
+    if not _is_typed(declared):
+        return value
+    values = value if declared.many else () if value is None else (value,)
+    return ", ".join(f"{v:.12g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def as_given(declared: Option, value: Any) -> Any:
@@ -62,13 +65,15 @@ def as_given(declared: Option, value: Any) -> Any:
     Raises:
         OptionError: a text is not made of what the option expects.
     """
-    if declared.many:
-        if not isinstance(value, str | None):
-            raise OptionError(f"{declared.name}: expected {declared.expected}")
-        parts = [part.strip() for part in (value or "").split(",") if part.strip()]
+    if _is_typed(declared):
         try:
-            return tuple(declared.kind(part) for part in parts)
-        except ValueError:
+            parts = [part.strip() for part in (value or "").split(",")]
+            given = tuple(declared.kind(part) for part in parts if part)
+            if declared.many:
+                return given
+            (single,) = given or (None,)
+            return single
+        except (ValueError, AttributeError):
             raise OptionError(
                 f"{declared.name}: expected {declared.expected}, got {str(value)[:80]!r}"
             ) from None
@@ -77,6 +82,11 @@ def as_given(declared: Option, value: Any) -> Any:
     if declared.kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _is_typed(declared: Option) -> bool:
+    """Whether its control is a text that stands for numbers or names."""
+    return declared.many or (declared.optional and declared.kind is not str)
 
 
 class Controls:

@@ -201,8 +201,9 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     ),
     "caption.others": ("The best sentences", "가장 좋은 문장"),
     "caption.others.hint": (
-        "In the order of their score, which does not count long sentences as worse.",
-        "점수 순서입니다. 점수는 긴 문장을 불리하게 세지 않습니다.",
+        "In the order of their score: how probable they are for their length, and how well they "
+        "fit the picture.",
+        "점수 순서입니다. 점수는 길이를 고려한 확률과 그림과의 일치로 정해집니다.",
     ),
     "caption.prob": ("Probability", "확률"),
     "caption.text": ("Sentence", "문장"),
@@ -378,6 +379,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "option.method": ("Method", "방법"),
     "option.beam": ("Beam", "빔 크기"),
     "option.alternatives": ("Sentences", "문장 수"),
+    "option.unset": ("automatic", "자동"),
     "option.length_penalty": ("Length penalty", "길이 보정"),
     "option.match_weight": ("Weight of the match", "그림 일치 가중치"),
     "option.temperature": ("Temperature", "온도"),
