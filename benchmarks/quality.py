@@ -2,11 +2,9 @@
 
     python benchmarks/quality.py --contents samples/*.jpg --styles night-swirls stained-glass
 
-Every content is painted in every style by the objective `relative`, twice with equally many steps:
-by torch.optim.LBFGS in float32 on one scale (`peers.plain_lbfgs`), and by stylecap as it comes.
-A picture that went farther is nearer to the style and farther from the photo. So the third row of
-a pair is stylecap's first picture, of every fifth step on its last scale, whose objective is no
-higher than that of plain L-BFGS at its end.
+Every content is painted in every style by the objective `relative` with equally many steps: by
+torch.optim.LBFGS in float32 on one scale (`peers.plain_lbfgs`), by stylecap on one scale, and by
+stylecap as it comes.
 
 AlexNet, which painted neither, judges the 8-bit pictures: LPIPS to the content, of which less
 is better, and the share of the way from the content's layer statistics to the style's that is gone,
@@ -18,6 +16,7 @@ One Markdown row is printed as soon as it is known.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -28,12 +27,10 @@ from torch import Tensor
 
 import stylecap
 from stylecap.images import load_picture, scale_picture, to_image, to_picture
-from stylecap.progress import Progress
 from stylecap.studio.quality import load_judge, quality_card
 from stylecap.style.losses import gram_matrix, style_loss
 
-WAYS = ("plain", "stylecap", "stylecap, as far as plain")
-EVERY = 5
+WAYS = ("plain", "one scale", "stylecap")
 
 
 def relative_weights(
@@ -47,25 +44,6 @@ def relative_weights(
         losses = [style_loss(gram_matrix(at_content[k]), gram_matrix(at_style[k])) for k in layers]
     shares = [options.strength / len(layers) / float(loss) for loss in losses]
     return (1 - options.strength) / float(at_content[layer].var()), shares
-
-
-def paint(
-    content: Tensor, style: Tensor, options: stylecap.StyleOptions, backbone: stylecap.Backbone
-) -> tuple[Tensor, list[Tensor]]:
-    """Stylecap's painting, and what it looked like on the way, on the last scale."""
-    kept: list[Tensor] = []
-    since = 0
-
-    def on_progress(progress: Progress) -> None:
-        nonlocal since
-        seen = progress.preview()
-        if seen.shape == content.shape:
-            since += 1
-            if since % EVERY == 0 or since == 1:
-                kept.append(seen.clone())
-
-    done = stylecap.stylize(content, style, options, backbone=backbone, on_progress=on_progress)
-    return done.image, kept
 
 
 def main() -> None:
@@ -94,11 +72,12 @@ def main() -> None:
         )
         weights = relative_weights(exact, content, style, options)
         score = Objective(content, style, *weights)
-        plain = plain_lbfgs(network, content, style, arguments.steps, *weights)
-        whole, steps = paint(content, style, options, ours)
-        goal = score(to_image(to_picture(plain)))
-        near = next((each for each in steps if score(to_image(to_picture(each))) <= goal), whole)
-        for way, image in zip(WAYS, (plain, whole, near), strict=True):
+        images = (
+            plain_lbfgs(network, content, style, options.steps, *weights),
+            stylecap.stylize(content, style, replace(options, scales=1), backbone=ours).image,
+            stylecap.stylize(content, style, options, backbone=ours).image,
+        )
+        for way, image in zip(WAYS, images, strict=True):
             result = to_picture(image)
             card = quality_card(picture, result, manner, judge)
             scores = (score(to_image(result)), card.content_lpips, card.style)
