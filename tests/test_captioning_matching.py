@@ -23,7 +23,12 @@ from stylecap.captioning.matching import (
 from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.recipe import choose_search, join_captioners, with_matcher
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary, words_of
+from stylecap.describing import caption
 from stylecap.errors import InputError, OptionError, WeightsError
+from stylecap.images import to_picture
+from stylecap.server.describing import describe, describe_with
+from stylecap.studio.align import align
+from stylecap.studio.quality import caption_drift
 from stylecap.tensorfile import load_tensors, save_tensors
 from tests.small import photo, small_backbone, small_captioner
 
@@ -214,6 +219,23 @@ def test_the_shipped_captioner_has_one() -> None:
     captioner = load_captioner("vgg16")
     assert captioner.matcher is not None and captioner.match_weight > 0
     assert captioner.reads == captioner.matcher.view == VIEW
+
+
+def test_all_that_describes_asks_it(features: Tensor) -> None:
+    """The page, the alignment and the card hand over what the captioner reads."""
+    wide = View("alexnet", (*VIEWS["alexnet"].layers, "relu2"), 6)
+    matcher = small_matcher(view=wide, channels=features.shape[2] + 192)
+    captioner, backbone = with_matcher(small_captioner(), matcher), small_backbone()
+    captioner.match_weight = 4.0
+    picture = to_picture(photo(96, 1))
+    own = describe(picture, captioner, backbone, CaptionOptions())
+    assert own.caption.text == caption(picture, captioner=captioner, backbone=backbone).text
+    changed = describe_with(own, captioner, 1, "water").caption
+    assert [each.word for each in changed.words[:2]] == [own.caption.words[0].word, "water"]
+    assert align(captioner, backbone, picture).text == own.caption.text
+    drift = caption_drift(picture, picture, captioner, backbone)
+    assert drift.content == own.caption.text
+    assert drift.nats_per_word == pytest.approx(0, abs=1e-5)
 
 
 def test_a_matcher_of_other_pictures_is_refused() -> None:

@@ -355,16 +355,7 @@ def with_matcher(captioner: Captioner, matcher: Matcher) -> Captioner:
         InputError: the matcher sees pictures in another way.
     """
     try:
-        return Captioner(
-            captioner.decoders,
-            captioner.vocabulary,
-            captioner.view,
-            matcher=matcher,
-            beam=captioner.beam,
-            length_penalty=captioner.length_penalty,
-            record=captioner.record,
-            runtime=captioner.runtime,
-        )
+        return _made_of([captioner], captioner.decoders, captioner.record, matcher)
     except ValueError as error:
         raise InputError(f"{error}; train one with the captioner's --backbone") from error
 
@@ -391,13 +382,17 @@ def _check_alike(captioners: Sequence[Captioner]) -> None:
 
 
 def _made_of(
-    captioners: Sequence[Captioner], decoders: Sequence[CaptionDecoder], record: dict[str, Any]
+    captioners: Sequence[Captioner],
+    decoders: Sequence[CaptionDecoder],
+    record: dict[str, Any],
+    matcher: Matcher | None = None,
 ) -> Captioner:
     first = captioners[0]
     return Captioner(
         decoders,
         first.vocabulary,
         first.view,
+        matcher=matcher,
         beam=first.beam,
         length_penalty=first.length_penalty,
         record=record,
