@@ -266,8 +266,12 @@
       return made;
     }
 
-    address() {  // white inside and black outside, as a PNG; nothing where nothing was marked
-      if (!this.actions.length) return '';
+    // White inside and black outside, as a PNG; nothing where nothing was marked, and while the photo
+    // or a mask that comes back is still being loaded.
+    address() {
+      const loaded = this.actions.every(({ regions }) => !regions || regions.labels)
+        && this.canvas.width === this.photo.naturalWidth;
+      if (!loaded || !this.actions.length) return '';
       const made = blank(this.canvas.width, this.canvas.height);
       const context = made.getContext('2d');
       context.fillRect(0, 0, made.width, made.height);
