@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -258,16 +259,14 @@ def test_without_a_matcher_there_is_nothing_to_weigh(features: Tensor) -> None:
     assert small_captioner().describe(features, CaptionOptions(match_weight=0.0))
 
 
-def test_its_weight_is_chosen_by_what_it_brings(
-    features: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_weight_is_chosen_by_what_it_brings(features: Tensor) -> None:
     """Where people said what the matcher likes best, it gets weight; where the beam, none."""
     beam = small_captioner().candidates(features, CaptionOptions(beam=5, length_penalty=0.7))
     wanted = [[each.sentence.tokens for each in some][-1] for some in beam]  # the beam's last
     words = small_captioner().vocabulary.decode
 
     class Knowing(Matcher):
-        def sentences(self, sentences: list[list[str]]) -> Tensor:  # type: ignore[override]
+        def sentences(self, sentences: Sequence[Sequence[str]]) -> Tensor:
             right = [tuple(words(tokens)) for tokens in wanted]
             return torch.tensor([[float(tuple(each) in right)] for each in sentences])
 
