@@ -25,6 +25,7 @@ from stylecap.captioning.evaluation import evaluate_captioner
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.page import figure_rows, notes, report_page
 from stylecap.captioning.recipe import average_captioners, join_captioners, train_captioner
+from stylecap.captioning.train import SHARES
 from stylecap.cli import train_captioner as command
 from stylecap.cli.main import main
 from stylecap.errors import InputError
@@ -95,7 +96,10 @@ def test_a_run_leaves_a_captioner_with_its_record(trained: Path, data: Path) -> 
     assert record["data"]["captions"] == {"train": 12, "dev": 8}
     assert str(data) not in json.dumps(record)
     assert record["options"]["units"] == 16 and record["versions"]["stylecap"]
-    assert [row["phase"] for row in record["history"]] == ["words", "words", "reward"]
+    assert [row["phase"] for row in record["history"]] == [
+        *("words", "words", "reward"),
+        *["mean"] * len(SHARES),
+    ]
     assert record["weights"]["alexnet"]
     search = record["search"]
     assert search["pictures"] == 2 and len(search["tried"]) == 12
@@ -191,7 +195,7 @@ def test_two_processes_as_torchrun_starts_them(data: Path, trained: Path, tmp_pa
     assert len(list((tmp_path / "two" / "features").glob("*.npy"))) == 3
     with open(tmp_path / "two" / "log.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 3
+    assert len(rows) == 3 + len(SHARES)
     with open(trained / "log.csv", newline="") as stream:
         alone = next(csv.DictReader(stream))
     assert float(rows[0]["loss"]) == pytest.approx(float(alone["loss"]), rel=1e-3)

@@ -16,6 +16,7 @@ from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.train import (
     CHECKPOINT,
     LOG,
+    SHARES,
     Corpus,
     describe_features,
     read_checkpoint,
@@ -156,7 +157,7 @@ def test_killed_and_continued_equals_uninterrupted(stops: list[int], tmp_path: P
         assert not stopped.finished
     parts = train(pairs, pairs, tmp_path / "parts", options)
 
-    assert parts.finished and len(parts.history) == len(whole.history) == 5
+    assert parts.finished and len(parts.history) == len(whole.history) == 5 + len(SHARES)
     for mine, theirs in zip(parts.history, whole.history, strict=True):
         assert {**asdict(mine), "seconds": 0} == {**asdict(theirs), "seconds": 0}
     first = read_checkpoint(tmp_path / "whole" / CHECKPOINT)[1]
@@ -185,8 +186,24 @@ def test_log_has_a_row_for_every_pass(tmp_path: Path) -> None:
     trained = train(pairs, pairs, tmp_path, replace(TINY, epochs=2, reward_epochs=1))
     with open(tmp_path / LOG, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["phase"] for row in rows] == ["words", "words", "reward"]
+    assert [row["phase"] for row in rows] == ["words", "words", "reward", *["mean"] * len(SHARES)]
     assert float(rows[1]["cider"]) == trained.history[1].cider
+
+
+def test_the_best_mean_of_before_and_after_the_rewards_is_kept(tmp_path: Path) -> None:
+    pairs = corpus()
+    options = replace(TINY, epochs=6, reward_epochs=3, reward_learning_rate=5e-3, patience=1)
+    trained = train(pairs, pairs, tmp_path, options)
+    means = [scores for scores in trained.history if scores.phase == "mean"]
+    for phase, mean in (("words", means[0]), ("reward", means[-1])):  # the ends are among them
+        best = max(scores.cider for scores in trained.history if scores.phase == phase)
+        assert mean.cider == best
+    tensors = read_checkpoint(tmp_path / CHECKPOINT)[1]
+    share = SHARES[np.argmax([scores.cider for scores in means])]
+    assert not torch.equal(tensors["start/fuse.weight"], tensors["weights/fuse.weight"])
+    for name, weight in trained.decoder.state_dict().items():
+        start, end = tensors[f"start/{name}"], tensors[f"weights/{name}"]
+        torch.testing.assert_close(weight, (1 - share) * start + share * end)
 
 
 def test_reward_raises_the_reward(tmp_path: Path) -> None:

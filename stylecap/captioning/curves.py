@@ -27,8 +27,10 @@ def draw_curves(history: Sequence[Scores], path: Path) -> bool:
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     passes = range(1, len(history) + 1)
-    words = [(n, row.loss) for n, row in zip(passes, history, strict=True) if row.phase == "words"]
-    reward = [(n, row.loss) for n, row in zip(passes, history, strict=True) if row.phase != "words"]
+    words, reward = (
+        [(n, row.loss) for n, row in zip(passes, history, strict=True) if row.phase == phase]
+        for phase in ("words", "reward")
+    )
     if words:
         upper.plot(*zip(*words, strict=True), marker=".", label="cross-entropy a word (left)")
     if reward:
@@ -39,7 +41,7 @@ def draw_curves(history: Sequence[Scores], path: Path) -> bool:
         upper.legend(loc="upper left")
     for name, label in (("cider", "CIDEr-D"), ("bleu4", "BLEU-4"), ("rouge_l", "ROUGE-L")):
         lower.plot(passes, [100 * getattr(row, name) for row in history], marker=".", label=label)
-    lower.set(xlabel="passes over the training pictures", ylabel="validation, x 100")
+    lower.set(xlabel="passes over the training pictures, then means of two of them", ylabel="validation, x 100")
     lower.grid(alpha=0.3)
     lower.legend()
     try:

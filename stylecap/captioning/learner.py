@@ -25,7 +25,8 @@ class Learner:
         rank: of this process.
         world: number of processes.
         averaged: exponential moving average of the weights; what is validated.
-        best: the average that scored best.
+        best: the average that scored best in this phase.
+        start: what the rewards began from.
     """
 
     def __init__(self, shape: DecoderShape, options: TrainOptions, device: str) -> None:
@@ -45,6 +46,7 @@ class Learner:
         self._loss: nn.Module = DistributedDataParallel(loss) if self.distributed else loss
         self.averaged = {name: weight.clone() for name, weight in self._weights().items()}
         self.best = {name: weight.clone() for name, weight in self._weights().items()}
+        self.start = {name: weight.clone() for name, weight in self._weights().items()}
         self._optimizer = self._fresh_optimizer()
 
     def update(
@@ -116,13 +118,28 @@ class Learner:
 
     def restart(self) -> None:
         """Go on from the best weights, with a fresh optimiser."""
+        _copy(self.best, self.start)
         _copy(self.best, self._weights())
         _copy(self.best, self.averaged)
         self._optimizer = self._fresh_optimizer()
 
+    def arrive(self) -> None:
+        """Learn no more: the best weights are the end."""
+        _copy(self.best, self._weights())
+
+    def mix(self, share: float) -> None:
+        """The average becomes the mean of start and end, of which the end counts ``share``."""
+        for name, weight in self._weights().items():
+            torch.lerp(self.start[name], weight, share, out=self.averaged[name])
+
     def tensors(self) -> Weights:
         """All that `restore` needs, each named ``group/weight``."""
-        groups = {"weights": self._weights(), "averaged": self.averaged, "best": self.best}
+        groups = {
+            "weights": self._weights(),
+            "averaged": self.averaged,
+            "best": self.best,
+            "start": self.start,
+        }
         names = list(self._weights())
         moments = self._optimizer.state_dict()["state"]
         for key in _MOMENTS:
@@ -142,6 +159,7 @@ class Learner:
         _copy(groups["weights"], self._weights())
         _copy(groups["averaged"], self.averaged)
         _copy(groups["best"], self.best)
+        _copy(groups["start"], self.start)
         state = self._optimizer.state_dict()
         for index, name in enumerate(self._weights()):
             if name in groups.get("step", {}):

@@ -78,8 +78,8 @@ class TrainOptions:
     min_count: int = option(5, "Words rarer than this are unknown.", minimum=1)
     max_words: int = option(20, "Longer captions are cut here.", minimum=1, advanced=True)
     mirrored: bool = option(True, "Train on mirrored pictures, too.")
-    epochs: int = option(20, "Passes with cross-entropy.", minimum=0)
-    batch: int = option(32, "Pictures a step, over all processes.", minimum=1)
+    epochs: int = option(8, "Passes with cross-entropy.", minimum=0)
+    batch: int = option(16, "Pictures a step, over all processes.", minimum=1)
     learning_rate: float = option(1e-3, "Highest step size of Adam.", minimum=0)
     warmup: int = option(200, "Steps until the highest step size.", minimum=0, advanced=True)
     label_smoothing: float = option(
@@ -93,8 +93,12 @@ class TrainOptions:
         advanced=True,
     )
     clip: float = option(1.0, "Longest gradient.", minimum=0.001, advanced=True)
-    reward_epochs: int = option(20, "Passes with CIDEr-D as reward.", minimum=0)
-    reward_batch: int = option(32, "Pictures a step of these passes.", minimum=1)
+    reward_epochs: int = option(
+        10,
+        "Passes with CIDEr-D as reward; then means of the weights before and after are tried.",
+        minimum=0,
+    )
+    reward_batch: int = option(16, "Pictures a step of these passes.", minimum=1)
     reward_samples: int = option(5, "Captions drawn for a picture.", minimum=2)
     reward_top_k: int = option(
         8,
@@ -102,7 +106,7 @@ class TrainOptions:
         minimum=0,
         advanced=True,
     )
-    reward_learning_rate: float = option(5e-5, "Their step size.", minimum=0)
+    reward_learning_rate: float = option(1e-4, "Their step size.", minimum=0)
     patience: int = option(5, "Passes without a better CIDEr-D until it stops.", minimum=1)
     beam: int = option(3, "Beam of the validation.", minimum=1, advanced=True)
     length_penalty: float = option(

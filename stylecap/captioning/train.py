@@ -1,4 +1,4 @@
-"""Train a decoder: cross-entropy first, then CIDEr-D as reward.
+"""Train a decoder: cross-entropy first, then CIDEr-D as reward, then the mean of both ends.
 
 One process, or several under ``torchrun``: each takes its part of every step's pictures, and
 gradients are weighted by words, so that the result is that of one process up to rounding.
@@ -41,7 +41,10 @@ from stylecap.tensorfile import load_tensors, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"
-PHASES = ("words", "reward")
+PHASES = ("words", "reward", "mean")
+#: How much the weights after the rewards count in the means that are tried; the rest is of those
+#: before.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FORMAT = 1
 
 
@@ -77,7 +80,11 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Scores:
-    """A validation: one row of the log; ``loss`` is the mean reward in the phase of rewards."""
+    """A validation: one row of the log.
+
+    ``loss`` is the mean reward in the phase of rewards. In that of means nothing is learnt:
+    ``epoch`` counts the `SHARES`, and ``loss`` and ``learning_rate`` are 0.
+    """
 
     phase: str
     epoch: int
@@ -173,6 +180,10 @@ def train(
 ) -> Trained:
     """Train, validating after every pass; goes on where ``folder`` holds a checkpoint.
 
+    Where there were rewards, the weights before and after them are averaged at last: they err in
+    different directions, and one of the means is mostly better than both (Wortsman et al. 2022,
+    "Robust fine-tuning of zero-shot models").
+
     Args:
         training: what to learn from.
         validation: what chooses the weights to keep.
@@ -248,7 +259,7 @@ class _Training:
             on_progress = _tell_nobody
         while self.at.phase in PHASES:
             phase, epochs = self.at.phase, self._epochs(self.at.phase)
-            if self.at.epoch >= epochs or self.at.without_gain >= self.options.patience:
+            if self._over():
                 self._next_phase()
                 continue
             for indices, mirrored in self._batches():
@@ -270,6 +281,8 @@ class _Training:
                 on_progress(Progress(self.at.step, steps, self.at.seconds, stage, shown))
                 if self.at.step % self.options.save_every == 0:
                     self._save()
+            if phase == "mean":
+                self.learner.mix(SHARES[self.at.epoch])
             scores = self._validate()
             self.at.seconds = time.monotonic() - began
             self._record(scores)
@@ -279,6 +292,8 @@ class _Training:
                 f"ROUGE-L {100 * scores.rouge_l:.1f}"
             )
             stage = f"{phase}, epoch {scores.epoch}"
+            if phase == "mean":
+                stage = f"mean, {SHARES[scores.epoch - 1]:.0%} from after the rewards"
             on_progress(Progress(self.at.step, steps, self.at.seconds, stage, message=message))
         return self._trained(True)
 
@@ -288,25 +303,41 @@ class _Training:
         return Trained(decoder, self.vocabulary, history, finished)
 
     def _epochs(self, phase: str) -> int:
-        return self.options.epochs if phase == "words" else self.options.reward_epochs
+        """Validations of a phase: one after every pass, and one of every mean."""
+        rewards = self.options.reward_epochs
+        means = len(SHARES) if rewards else 0
+        return {"words": self.options.epochs, "reward": rewards, "mean": means}[phase]
 
     def _batch(self, phase: str) -> int:
         return self.options.batch if phase == "words" else self.options.reward_batch
 
     def _steps(self, phase: str) -> int:
+        if phase == "mean":
+            return 0
         return self._epochs(phase) * math.ceil(len(self.training.features) / self._batch(phase))
+
+    def _over(self) -> bool:
+        """Whether the phase has come to its end."""
+        tired = self.at.without_gain >= self.options.patience and self.at.phase != "mean"
+        return tired or self.at.epoch >= self._epochs(self.at.phase)
 
     def _next_phase(self) -> None:
         order = PHASES.index(self.at.phase)
         self.at.phase = PHASES[order + 1] if order + 1 < len(PHASES) else "done"
         self.at.epoch = self.at.batch = self.at.phase_step = self.at.without_gain = 0
-        self.learner.restart()
+        self.at.best = -math.inf
+        if self.at.phase == "reward":
+            self.learner.restart()
+        elif self.at.phase == "mean":
+            self.learner.arrive()
         self._save()
 
     # one step
 
     def _batches(self) -> Iterator[tuple[list[int], list[bool]]]:
         """The rest of this epoch's steps: all pictures once, each mirrored or not."""
+        if self.at.phase == "mean":
+            return
         order = np.random.default_rng(
             (self.options.seed, PHASES.index(self.at.phase), self.at.epoch)
         )
@@ -349,8 +380,9 @@ class _Training:
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to nothing; the reward phase ends at a tenth."""
-        total = self._steps(self.at.phase)
-        done = (self.at.phase_step + 1) / max(total, 1)
+        if self.at.phase == "mean":
+            return 0.0
+        done = (self.at.phase_step + 1) / max(self._steps(self.at.phase), 1)
         if self.at.phase == "reward":
             return self.options.reward_learning_rate * (0.55 + 0.45 * math.cos(math.pi * done))
         warm = min(1.0, (self.at.phase_step + 1) / max(self.options.warmup, 1))
@@ -454,7 +486,7 @@ class _Training:
         if at.phase != PHASES[0]:
             free.remove("epochs")  # they are over
         rewarded = any(row["phase"] == "reward" for row in at.history)
-        if rewarded and at.phase == "done":
+        if rewarded and at.phase not in PHASES[:2]:
             free.remove("reward_epochs")
         if not (rewarded or at.phase == "reward"):  # of what has not begun, all may change
             free |= {name for name in mine if name.startswith("reward_")}
