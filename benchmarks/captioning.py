@@ -36,7 +36,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def one_image(captioner: Captioner, backbone: stylecap.Backbone, rounds: int) -> None:
-    view, options = captioner.reads, CaptionOptions(beam=5)
+    view, options = captioner.view, CaptionOptions(beam=5)
     image = torch.rand(1, 3, view.side_px, view.side_px)
 
     def forward() -> None:
@@ -58,7 +58,7 @@ def one_image(captioner: Captioner, backbone: stylecap.Backbone, rounds: int) ->
 
 def best_batch(backbone: stylecap.Backbone, captioner: Captioner, images: int) -> int:
     """The batch size at which the network alone is fastest."""
-    view, speeds = captioner.reads, {}
+    view, speeds = captioner.view, {}
     for batch in BATCHES:
         image = torch.rand(batch, 3, view.side_px, view.side_px)
 
@@ -74,7 +74,7 @@ def best_batch(backbone: stylecap.Backbone, captioner: Captioner, images: int) -
 
 
 def folder(captioner: Captioner, backbone: stylecap.Backbone, images: int, rounds: int) -> None:
-    view, batch = captioner.reads, best_batch(backbone, captioner, images)
+    view, batch = captioner.view, best_batch(backbone, captioner, images)
     draw = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as place:
         paths = []

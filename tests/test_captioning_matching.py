@@ -12,7 +12,6 @@ from torch import Tensor
 from stylecap.captioning.captioner import Captioner, load_captioner
 from stylecap.captioning.features import VIEWS, View
 from stylecap.captioning.matching import (
-    MATCH_VIEWS,
     EmbeddingShape,
     JointEmbedding,
     Matcher,
@@ -34,7 +33,7 @@ from stylecap.tensorfile import load_tensors, save_tensors
 from tests.small import photo, small_backbone, small_captioner
 
 torch.set_num_threads(1)
-VIEW = MATCH_VIEWS["vgg16"]
+VIEW = VIEWS["vgg16"]
 
 
 def test_ranking_loss_by_hand() -> None:
@@ -79,13 +78,11 @@ def test_a_file_without_a_matcher_is_refused(tmp_path: Path) -> None:
 # captioners that ask
 
 
-def small_matcher(seed: int = 0, view: View = VIEWS["alexnet"], channels: int = 0) -> Matcher:
+def small_matcher(seed: int = 0, view: View = VIEWS["alexnet"]) -> Matcher:
     """A matcher that has learned nothing, for the pictures and words of `small_captioner`."""
     captioner = small_captioner()
     torch.manual_seed(seed)
-    shape = EmbeddingShape(
-        len(captioner.vocabulary), channels or captioner.decoders[0].shape.channels, 16, 8
-    )
+    shape = EmbeddingShape(len(captioner.vocabulary), captioner.decoders[0].shape.channels, 16, 8)
     return Matcher([JointEmbedding(shape)], captioner.vocabulary, view, record={"seed": seed})
 
 
@@ -165,29 +162,10 @@ def test_it_is_kept_in_the_file(features: Tensor, tmp_path: Path) -> None:
     for sentence in both:
         assert theirs[sentence] == pytest.approx(ours[sentence], abs=5e-3)
     joined = join_captioners([again, again])  # whose weight would be another
-    assert joined.matcher is None and joined.match_weight == 0 and joined.reads == again.view
+    assert joined.matcher is None and joined.match_weight == 0 and joined.view == again.view
     settled = again.settled()
     assert (settled.backbone, settled.match_weight) == ("alexnet", 4.0)
     assert again.settled(CaptionOptions(match_weight=0.0)).match_weight == 0.0
-
-
-def test_more_layers_than_the_decoders_read(features: Tensor) -> None:
-    """The decoders see the first channels, the matcher all of them."""
-    wide = View("alexnet", (*VIEWS["alexnet"].layers, "relu2"), 6)
-    channels = features.shape[2] + 192
-    captioner = with_matcher(small_captioner(), small_matcher(view=wide, channels=channels))
-    assert captioner.reads == wide and captioner.view == VIEWS["alexnet"]
-    captioner.match_weight = 4.0
-    image = torch.cat([photo(224, n) for n in range(3)])
-    seen = captioner.features(small_backbone(), image)
-    assert seen.shape[2] == channels
-    off = captioner.describe(seen, CaptionOptions(match_weight=0.0))
-    plain = small_captioner().describe(features)
-    assert [each.text for each in off] == [each.text for each in plain]
-    with pytest.raises(ValueError, match=rf"\(B, P, {channels}\) of `Captioner.features`, got"):
-        captioner.describe(features)
-    with pytest.raises(ValueError, match=r"`Captioner\.features`"):
-        captioner.read(features, [["a", "dog"]])
 
 
 def test_the_search_takes_it_from_the_same_file(features: Tensor, tmp_path: Path) -> None:
@@ -219,15 +197,12 @@ def test_a_damaged_one_is_said(tmp_path: Path) -> None:
 def test_the_shipped_captioner_has_one() -> None:
     captioner = load_captioner("vgg16")
     assert captioner.matcher is not None and captioner.match_weight > 0
-    assert captioner.reads == captioner.matcher.view == VIEW
+    assert captioner.view == captioner.matcher.view == VIEW
 
 
 def test_all_that_describes_asks_it(features: Tensor) -> None:
-    """The page, the alignment and the card hand over what the captioner reads."""
-    wide = View("alexnet", (*VIEWS["alexnet"].layers, "relu2"), 6)
-    matcher = small_matcher(view=wide, channels=features.shape[2] + 192)
-    captioner, backbone = with_matcher(small_captioner(), matcher), small_backbone()
-    captioner.match_weight = 4.0
+    """The page, the alignment and the card say what the matcher likes, too."""
+    captioner, backbone = asking(4.0), small_backbone()
     picture = to_picture(photo(96, 1))
     own = describe(picture, captioner, backbone, CaptionOptions())
     assert own.caption.text == caption(picture, captioner=captioner, backbone=backbone).text
@@ -243,8 +218,8 @@ def test_a_matcher_of_other_pictures_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 0 without a matcher, got 2"):
         plain = small_captioner()
         Captioner(plain.decoders, plain.vocabulary, plain.view, match_weight=2.0)
-    for view in (View("vgg16"), View("alexnet", ("relu4", "relu5"), 6), MATCH_VIEWS["vgg16"]):
-        with pytest.raises(InputError, match="sees pictures as the decoders do"):
+    for view in (VIEWS["vgg16"], View("alexnet", ("relu4", "relu5"), 6)):
+        with pytest.raises(InputError, match="sees pictures as the captioner does"):
             with_matcher(small_captioner(), small_matcher(view=view))
 
 

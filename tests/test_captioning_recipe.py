@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from stylecap.captioning.captioner import load_captioner, product_dtype
 from stylecap.captioning.evaluation import evaluate_captioner
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.page import figure_rows, notes, report_page
-from stylecap.captioning.recipe import average_captioners, join_captioners, train_captioner
+from stylecap.captioning.recipe import join_captioners, train_captioner
 from stylecap.captioning.train import SHARES
 from stylecap.cli import train_captioner as command
 from stylecap.cli.main import main
@@ -286,29 +287,43 @@ def test_an_ensemble_averages(
 def test_a_matcher_becomes_part_of_a_captioner(
     data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`train-search` and `train-captioner` of the same pictures, joined; then described by both."""
+    """`train-search`, then the training that is over, again with its matcher; both describe."""
     cache, matcher = str(trained / "features"), str(tmp_path / "matcher.safetensors")
     learn = ["train-search", str(data / "captions.csv"), "-o", matcher, "--cache", cache]
     learn += ["--backbone", "alexnet", "--epochs", "2", "--units", "16", "--word-units", "8"]
     learn += ["--min-count", "1", "--batch", "4", "--device", "cpu", "--quiet"]
     assert main(learn) == 0
-    one, both = str(trained / "captioner.safetensors"), tmp_path / "both.safetensors"
-    join = ["train-captioner", "--ensemble", one, "--matcher", matcher, "-o", str(both)]
-    join += ["--data", str(data), "--cache", cache, "--device", "cpu"]
-    assert main(join) == 0
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    argv = ["train-captioner", "--data", str(data), "-o", str(folder), *FLAGS]
+    assert "--backbone vgg16" in refused(
+        capsys, 1, *argv, "--backbone", "vgg16", "--matcher", matcher
+    )
+    assert main([*argv, "--matcher", matcher]) == 0
     told = capsys.readouterr().out
-    assert re.search(r"both\.safetensors: \d+ words, beam \d, .*, match weight \d", told)
-    joined = load_captioner(both)
-    assert joined.matcher is not None and joined.matcher.record["options"]["units"] == 16
-    tried = joined.record["search"]["tried"]
+    assert re.search(r"captioner\.safetensors: \d+ words, beam \d, .*, match weight \d", told)
+    captioner, before = (
+        load_captioner(each / "captioner.safetensors") for each in (folder, trained)
+    )
+    assert captioner.matcher is not None and before.matcher is None
+    assert captioner.matcher.record["options"]["units"] == 16
+    for name, weight in before.decoders[0].state_dict().items():
+        assert torch.equal(captioner.decoders[0].state_dict()[name], weight)
+    tried = captioner.record["search"]["tried"]
     assert len({each["match_weight"] for each in tried}) == 7
-    text = stylecap.caption(data / "p7.png", captioner=joined).text
-    assert main(["caption", str(data / "p7.png"), "--captioner", str(both), "--quiet"]) == 0
+    both = str(folder / "captioner.safetensors")
+    text = stylecap.caption(data / "p7.png", captioner=captioner).text
+    assert main(["caption", str(data / "p7.png"), "--captioner", both, "--quiet"]) == 0
     assert capsys.readouterr().out.strip().endswith(f"\t{text}")
-    given = evaluate_captioner(joined, data, cache=cache, meteor=False)
+    given = evaluate_captioner(captioner, data, cache=cache, meteor=False)
     assert given is not None
-    assert given.about["options"]["match_weight"] == joined.match_weight
+    assert given.about["options"]["match_weight"] == captioner.match_weight
     assert text in [each.caption for each in given.described]
+    joined = tmp_path / "joined.safetensors"
+    join = ["train-captioner", "--ensemble", both, both, "--matcher", matcher, "-o", str(joined)]
+    assert main([*join, "--data", str(data), "--cache", cache, "--device", "cpu", "--quiet"]) == 0
+    assert load_captioner(joined).matcher is not None
+    assert "needs --data" in refused(capsys, 2, *join)
 
 
 def test_where_nothing_can_be_joined_nothing_is_written(
@@ -320,38 +335,13 @@ def test_where_nothing_can_be_joined_nothing_is_written(
 ) -> None:
     one = trained / "captioner.safetensors"
     lone = ["train-captioner", "--data", data, "-o", tmp_path / "a", "--matcher", one]
-    assert "--ensemble or --mean, and needs --data" in refused(capsys, 2, *lone)
+    assert "there is no matcher in it" in refused(capsys, 1, *lone)
     join = ["train-captioner", "--ensemble", one, "-o", tmp_path / "b.safetensors"]
-    assert "needs --data" in refused(capsys, 2, *join, "--matcher", one)
     assert "two captioners or more" in refused(capsys, 1, *join)
-    with_data = [*join, "--matcher", one, "--data", data]
-    assert "there is no matcher in it" in refused(capsys, 1, *with_data)
     monkeypatch.setattr(command.Interruption, "__call__", lambda _: True)
     ensemble = ["train-captioner", "--ensemble", one, one, "-o", tmp_path / "b.safetensors"]
     assert main([*map(str, ensemble), "--data", str(data), "--quiet"]) == 130
     assert not (tmp_path / "b.safetensors").exists()
-
-
-def test_weights_are_averaged_by_their_shares(trained: Path, tmp_path: Path) -> None:
-    first, mean = trained / "captioner.safetensors", tmp_path / "mean.safetensors"
-    other = load_captioner(first)
-    with torch.no_grad():
-        for weight in other.decoders[0].parameters():
-            weight.add_(1.0)
-    other.save(tmp_path / "other.safetensors")
-    average = ["train-captioner", "--mean", str(first), str(tmp_path / "other.safetensors")]
-    assert main([*average, "--shares", "1,3", "-o", str(mean), "--quiet"]) == 0
-    averaged = load_captioner(mean)
-    assert averaged.record["shares"] == [1, 3] and len(averaged.record["average"]) == 2
-    for name, weight in load_captioner(first).decoders[0].named_parameters():
-        found = averaged.decoders[0].get_parameter(name)
-        torch.testing.assert_close(found, weight + 0.75, atol=2e-3, rtol=2e-3)
-    assert main([*average, "--shares", "1,2,3", "-o", str(mean), "--quiet"]) == 2
-    assert main([*average, "--shares", "one", "-o", str(mean), "--quiet"]) == 2
-    with pytest.raises(InputError, match="two captioners"):
-        average_captioners([averaged])
-    with pytest.raises(InputError, match="one decoder each"):
-        average_captioners([averaged, join_captioners([averaged, averaged])])
 
 
 # evaluation

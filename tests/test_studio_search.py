@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from stylecap.backbone import load_backbone
+from stylecap.captioning.features import VIEWS
 from stylecap.captioning.matching import (
-    MATCH_VIEWS,
     EmbeddingShape,
     JointEmbedding,
     Matcher,
@@ -42,7 +42,7 @@ from stylecap.studio.train_search import Pairs, _batches, evaluate, train_search
 from tests.small import photo, small_backbone, small_captioner
 
 torch.set_num_threads(1)
-VIEW = MATCH_VIEWS["vgg16"]
+VIEW = VIEWS["vgg16"]
 
 
 class ByColor:
@@ -175,7 +175,7 @@ def test_a_matcher_of_another_space_is_refused(
     """Its vectors would be compared with those of other pictures."""
     words = Vocabulary([*SPECIALS, "cat"])
     model = JointEmbedding(EmbeddingShape(len(words), 896, units=8, word_units=8))
-    matcher = Matcher([model], words, MATCH_VIEWS["alexnet"])
+    matcher = Matcher([model], words, VIEWS["alexnet"])
     with pytest.raises(OptionError, match="train one with --backbone vgg16"):
         search_module.check_matcher(matcher)
     matcher.save(tmp_path / "a.safetensors")

@@ -95,14 +95,12 @@ class Captioner:
         decoders: at least one, of equal vocabulary and features.
         vocabulary: their words.
         view: how they see pictures; names the backbone.
-        matcher: sees pictures in the same way, perhaps more layers behind the decoders' own.
+        matcher: sees pictures in the same way.
         match_weight: of its cosine beside the score of the beam; chosen on validation data.
         beam: likewise, used where the options leave it open.
         length_penalty: likewise.
         record: how they were trained, kept in the file.
         runtime: device and precision; float32 on the CPU if None.
-    Attributes:
-        reads: the view whose features it takes: the matcher's, or the decoders' own.
     Raises:
         ValueError: the decoders do not fit each other, the vocabulary or the view, the matcher
             sees pictures in another way, or there is a match weight without one.
@@ -130,18 +128,15 @@ class Captioner:
             )
         if matcher is None and match_weight:
             raise ValueError(f"match_weight: expected 0 without a matcher, got {match_weight:g}")
-        if matcher is not None:
-            own = replace(matcher.view, layers=matcher.view.layers[: len(view.layers)])
-            if own != view:
-                raise ValueError(
-                    f"matcher: expected one that sees pictures as the decoders do, {view}, with "
-                    f"perhaps more layers behind, got one for {matcher.view}"
-                )
+        if matcher is not None and matcher.view != view:
+            raise ValueError(
+                f"matcher: expected one that sees pictures as the decoders do, {view}, got one for "
+                f"{matcher.view}"
+            )
         self.runtime = runtime or Runtime("cpu", "float32", torch.get_num_threads())
         self.decoders = [d.to(self.runtime.torch_device).eval() for d in decoders]
         self.vocabulary = vocabulary
         self.view = view
-        self.reads = view if matcher is None else matcher.view
         self.matcher = matcher
         self.match_weight = match_weight
         self.beam = beam
@@ -160,7 +155,7 @@ class Captioner:
 
     def features(self, backbone: Backbone, image: Tensor) -> Tensor:
         """(B, 3, side, side) as `see` gives it to (B, P, C) features for `describe`."""
-        return grid_features(backbone, image, self.reads)
+        return grid_features(backbone, image, self.view)
 
     def check(self, options: CaptionOptions) -> None:
         """Refuse options that fit no picture, before any is read.
@@ -270,14 +265,7 @@ class Captioner:
 
     def _look(self, features: Tensor) -> Scene:
         """(B, P, C) features to what the decoders see of them."""
-        own = self.decoders[0].shape.channels
-        wanted = own if self.matcher is None else self.matcher.channels
-        if features.ndim != 3 or features.shape[2] != wanted:
-            raise ValueError(
-                f"features: expected (B, P, {wanted}) of `Captioner.features`, got "
-                f"{tuple(features.shape)}"
-            )
-        return self._stepper.look(features[..., :own].to(self.runtime.torch_device, torch.float32))
+        return self._stepper.look(features.to(self.runtime.torch_device, torch.float32))
 
     def _matched(self, features: Tensor, found: list[list[Sentence]]) -> list[list[Candidate]]:
         """The sentences of each image beside how well they fit it."""

@@ -41,7 +41,7 @@ def draw_curves(history: Sequence[Scores], path: Path) -> bool:
         upper.legend(loc="upper left")
     for name, label in (("cider", "CIDEr-D"), ("bleu4", "BLEU-4"), ("rouge_l", "ROUGE-L")):
         lower.plot(passes, [100 * getattr(row, name) for row in history], marker=".", label=label)
-    lower.set(xlabel="passes over the training pictures, then means of two of them", ylabel="validation, x 100")
+    lower.set(xlabel="passes, then means of the weights", ylabel="validation, x 100")
     lower.grid(alpha=0.3)
     lower.legend()
     try:

@@ -40,11 +40,12 @@ class View:
     """
 
     backbone: str = "vgg16"
-    layers: tuple[str, ...] = ("relu5_3",)
+    layers: tuple[str, ...] = ("relu5_3", "relu4_3", "relu3_3")
     grid: int = 7
     side_px: int = 224
 
 
+#: How captioners and matchers see pictures: one reading of the network serves both.
 VIEWS = {
     "vgg16": View(),
     "alexnet": View("alexnet", ("relu5", "relu4", "relu3"), 6),

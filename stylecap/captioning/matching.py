@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from stylecap.captioning.features import VIEWS, View
+from stylecap.captioning.features import View
 from stylecap.captioning.vocabulary import PAD, UNK, Vocabulary, words_of
 from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.files import named
@@ -28,12 +28,6 @@ from stylecap.options import option, validate
 from stylecap.tensorfile import load_tensors, save_tensors, under
 from stylecap.weights import find_weights
 
-#: How matchers see pictures: what, how, and which textures are there. A captioner's own layers
-#: come first, so that one reading of the network serves both.
-MATCH_VIEWS = {
-    "vgg16": replace(VIEWS["vgg16"], layers=("relu5_3", "relu4_3", "relu3_3")),
-    "alexnet": VIEWS["alexnet"],
-}
 #: Weights whose matcher the search by words takes.
 SEARCH = "captioner-vgg16"
 _FORMAT = 1

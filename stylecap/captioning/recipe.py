@@ -21,10 +21,9 @@ from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.curves import draw_curves
 from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_all
-from stylecap.captioning.features import VIEWS, FeatureCache
+from stylecap.captioning.features import VIEWS, FeatureCache, View
 from stylecap.captioning.matching import Matcher
 from stylecap.captioning.metrics import CiderD, Words
-from stylecap.captioning.model import CaptionDecoder
 from stylecap.captioning.options import CaptionOptions, TrainOptions
 from stylecap.captioning.train import Corpus, Trained, train
 from stylecap.errors import InputError, OptionError
@@ -50,15 +49,16 @@ def train_captioner(
     cache: str | Path | None = None,
     device: str = "auto",
     backbone: Backbone | None = None,
+    matcher: Matcher | None = None,
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Captioner | None:
     """Train a captioner; goes on where the folder holds an unfinished run.
 
-    Every second validation picture chooses the weights to keep, the beam and the length
-    penalty; the others stay untouched, to be reported by `evaluate_captioner`. Where torch's
-    process group is initialised, all processes work together and the first one writes; on
-    several machines the folder has to lie on a disk that they share.
+    Every second validation picture chooses the weights to keep, the beam, the length penalty
+    and the weight of the matcher; the others stay untouched, to be reported by
+    `evaluate_captioner`. Where torch's process group is initialised, all processes work together
+    and the first one writes; on several machines the folder has to lie on a disk that they share.
 
     Args:
         data: captions, in a form of `stylecap.captioning.data.read_captions`; several are
@@ -70,13 +70,15 @@ def train_captioner(
         cache: folder for the features, to be shared by runs; ``features`` in ``folder`` if None.
         device: of the training.
         backbone: loaded before; else loaded by the options.
+        matcher: of the same backbone, to choose among the beam's sentences.
         on_progress: told of every batch of features and of every step.
         should_stop: asked before each of them; call again with the same arguments to go on.
     Returns:
         The captioner, or None if it was stopped. Of several processes only the first one's has
         the beam and the length penalty that were chosen.
     Raises:
-        InputError: captions or pictures cannot be read, or the folder belongs to another run.
+        InputError: captions or pictures cannot be read, the folder belongs to another run, or the
+            matcher to another backbone.
         OptionError: no word is frequent enough.
         OutputError: a folder cannot be written.
         DeviceError: the device is not here.
@@ -84,6 +86,9 @@ def train_captioner(
     Source: Vinyals et al. 2015; Lu et al. 2017; Rennie et al. 2017.
     """
     options, folder = options or TrainOptions(), Path(folder)
+    view = VIEWS[options.backbone]
+    if matcher is not None:
+        _check_matcher(matcher, view)
     captioned = read_all(data, pictures)
     training = [each for each in captioned if each.split == "train"]
     validation = [each for each in captioned if each.split == "dev"]
@@ -101,7 +106,7 @@ def train_captioner(
         )
     if backbone is None:
         backbone = load_backbone(options.backbone, runtime=_agreed_runtime(device))
-    view, store = VIEWS[options.backbone], FeatureCache(cache or folder / FEATURES)
+    store = FeatureCache(cache or folder / FEATURES)
 
     def features(
         of: Sequence[CaptionedPicture], what: str, mirrored: bool = False
@@ -149,6 +154,7 @@ def train_captioner(
         [trained.decoder],
         trained.vocabulary,
         view,
+        matcher=matcher,
         record=_record(data, captioned, options, trained, backbone),
         runtime=backbone.runtime,
     )
@@ -289,7 +295,7 @@ def see_split(
     paths = [each.path for each in chosen]
     with tempfile.TemporaryDirectory(prefix="stylecap-") as passing:
         features = FeatureCache(cache or passing).features(
-            backbone, captioner.reads, paths, on_progress=on_progress, should_stop=should_stop
+            backbone, captioner.view, paths, on_progress=on_progress, should_stop=should_stop
         )
         if features is not None and cache is None:
             features = np.array(features)
@@ -308,59 +314,6 @@ def join_captioners(captioners: Sequence[Captioner]) -> Captioner:
     Raises:
         InputError: fewer than two, or they differ in their words, view or shape.
     """
-    _check_alike(captioners)
-    decoders = [decoder for each in captioners for decoder in each.decoders]
-    return _made_of(captioners, decoders, {"ensemble": [each.record for each in captioners]})
-
-
-def average_captioners(captioners: Sequence[Captioner], shares: Sequence[float] = ()) -> Captioner:
-    """One captioner whose weights are the mean of several that have a beginning in common.
-
-    Runs that went on from the same weights, with words or with rewards or with other random
-    numbers, err in different directions; their mean is often better than each, and costs what
-    one costs. Captioners trained from different beginnings have no useful mean. Matchers are left
-    out as by `join_captioners`.
-
-    Args:
-        captioners: at least two, of one decoder each.
-        shares: how much each one counts; equally if not given.
-    Raises:
-        InputError: fewer than two, or they differ in their words, view or shape.
-        OptionError: another number of shares, or one below 0, or none above.
-    Source: Wortsman et al. 2022, "Model soups"; with the beginning itself among them, Wortsman et
-    al. 2022, "Robust fine-tuning of zero-shot models".
-    """
-    _check_alike(captioners)
-    given = list(shares) or [1.0] * len(captioners)
-    if len(given) != len(captioners) or min(given) < 0 or sum(given) <= 0:
-        raise OptionError(
-            f"shares: expected {len(captioners)} numbers of at least 0, not all 0, got {given}"
-        )
-    if any(len(each.decoders) != 1 for each in captioners):
-        raise InputError("average: expected captioners of one decoder each")
-    mean = CaptionDecoder(captioners[0].decoders[0].shape)
-    with torch.no_grad():
-        for name, weight in mean.named_parameters():
-            weight.zero_()
-            for share, each in zip(given, captioners, strict=True):
-                weight.add_(each.decoders[0].get_parameter(name).cpu(), alpha=share / sum(given))
-    record = {"average": [each.record for each in captioners], "shares": given}
-    return _made_of(captioners, [mean], record)
-
-
-def with_matcher(captioner: Captioner, matcher: Matcher) -> Captioner:
-    """A captioner that asks the matcher, too, once `choose_search` has found how much.
-
-    Raises:
-        InputError: the matcher sees pictures in another way.
-    """
-    try:
-        return _made_of([captioner], captioner.decoders, captioner.record, matcher)
-    except ValueError as error:
-        raise InputError(f"{error}; train one with the captioner's --backbone") from error
-
-
-def _check_alike(captioners: Sequence[Captioner]) -> None:
     if len(captioners) < 2:
         raise InputError(f"captioners: expected two captioners or more, got {len(captioners)}")
     first = captioners[0]
@@ -379,25 +332,42 @@ def _check_alike(captioners: Sequence[Captioner]) -> None:
                     f"captioners: 1 and {place} do not {what}; join only those trained "
                     "on the same data and backbone"
                 )
-
-
-def _made_of(
-    captioners: Sequence[Captioner],
-    decoders: Sequence[CaptionDecoder],
-    record: dict[str, Any],
-    matcher: Matcher | None = None,
-) -> Captioner:
-    first = captioners[0]
     return Captioner(
-        decoders,
+        [decoder for each in captioners for decoder in each.decoders],
         first.vocabulary,
         first.view,
-        matcher=matcher,
         beam=first.beam,
         length_penalty=first.length_penalty,
-        record=record,
+        record={"ensemble": [each.record for each in captioners]},
         runtime=first.runtime,
     )
+
+
+def with_matcher(captioner: Captioner, matcher: Matcher) -> Captioner:
+    """A captioner that asks the matcher, too, once `choose_search` has found how much.
+
+    Raises:
+        InputError: the matcher sees pictures in another way.
+    """
+    _check_matcher(matcher, captioner.view)
+    return Captioner(
+        captioner.decoders,
+        captioner.vocabulary,
+        captioner.view,
+        matcher=matcher,
+        beam=captioner.beam,
+        length_penalty=captioner.length_penalty,
+        record=captioner.record,
+        runtime=captioner.runtime,
+    )
+
+
+def _check_matcher(matcher: Matcher, view: View) -> None:
+    if matcher.view != view:
+        raise InputError(
+            f"matcher: expected one that sees pictures as the captioner does, {view}, got one for "
+            f"{matcher.view}; train one with `stylecap train-search --backbone {view.backbone}`"
+        )
 
 
 def _record(

@@ -34,11 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted."""
     from stylecap.backbone import load_backbone
     from stylecap.captioning.captioner import load_captioner
-    from stylecap.captioning.matching import load_matcher
+    from stylecap.captioning.matching import SEARCH, load_matcher
     from stylecap.runtime import Runtime
     from stylecap.studio.retrieval import evaluate_search
 
-    search = load_matcher(arguments.matcher) if arguments.matcher else load_matcher()
+    search = load_matcher(arguments.matcher or SEARCH)
     runtime = Runtime.choose(arguments.device, arguments.precision)
     captioner = None
     if arguments.rerank:

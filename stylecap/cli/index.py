@@ -41,8 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
     words = chosen_matcher(arguments.matcher)
     index = PictureIndex(arguments.output or folder / INDEX, folder)
     with Display(quiet=arguments.quiet) as display:
-        if words is None:
-            display.tell("no weights for a search by words are here; pictures and styles only")
         embedder = PictureEmbedder(load_backbone("vgg16"), words)
         with Interruption(display, "the index so far is kept") as interruption:
             done = index.update(paths, embedder, on_progress=display, should_stop=interruption)
@@ -68,17 +66,11 @@ def add_matcher(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_matcher(file: str | None) -> Matcher | None:
-    """The matcher named, the shipped one, or None where there is none."""
-    from stylecap.captioning.matching import load_matcher
-    from stylecap.errors import WeightsError
+def chosen_matcher(file: str | None) -> Matcher:
+    """The matcher named, or the one that comes with stylecap."""
+    from stylecap.captioning.matching import SEARCH, load_matcher
     from stylecap.studio.search import check_matcher
 
-    if file is not None:
-        matcher = load_matcher(file)
-        check_matcher(matcher)
-        return matcher
-    try:
-        return load_matcher()
-    except WeightsError:
-        return None
+    matcher = load_matcher(file or SEARCH)
+    check_matcher(matcher)
+    return matcher

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stylecap.cli.index import INDEX, add_matcher, chosen_matcher
 from stylecap.cli.terminal import one_line, say, say_json, table
-from stylecap.errors import InputError, WeightsError
+from stylecap.errors import InputError
 from stylecap.studio.options import RerankOptions
 
 if TYPE_CHECKING:
@@ -105,11 +105,6 @@ def _read(hit: Hit) -> str:
 def _query(arguments: argparse.Namespace) -> tuple[str, np.ndarray]:
     words = chosen_matcher(arguments.matcher)
     if arguments.text is not None:
-        if words is None:
-            raise WeightsError(
-                "the search by words needs weights that are not here; train them with "
-                "`stylecap train-search` and name them with --matcher"
-            )
         return "words", words.embed_words(arguments.text).numpy()
     from stylecap.backbone import load_backbone
     from stylecap.images import load_picture

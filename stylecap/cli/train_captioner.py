@@ -27,10 +27,8 @@ _PATIENCE = timedelta(days=7)  # processes wait for the one that computes featur
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.usage = (
-        "%(prog)s --data PATH [PATH ...] -o FOLDER [options]\n"
-        "       %(prog)s --ensemble FILE FILE [FILE ...] -o FILE [--data PATH ...]\n"
-        "       %(prog)s --mean FILE FILE [FILE ...] -o FILE [--shares X,...] [--data PATH ...]\n"
-        "       %(prog)s --ensemble FILE [FILE ...] --matcher FILE -o FILE --data PATH ..."
+        "%(prog)s --data PATH [PATH ...] -o FOLDER [--matcher FILE] [options]\n"
+        "       %(prog)s --ensemble FILE FILE [FILE ...] -o FILE [--data PATH ... [--matcher FILE]]"
     )
     add_data(parser, required=False)
     parser.add_argument(
@@ -40,10 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help="folder for captioner, log, curves and checkpoint; the same command goes on where "
-        "it was interrupted. With --ensemble or --mean, the file to write",
+        "it was interrupted. With --ensemble, the file to write",
     )
-    joining = parser.add_mutually_exclusive_group()
-    joining.add_argument(
+    parser.add_argument(
         "--ensemble",
         metavar="FILE",
         type=Path,
@@ -51,28 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train nothing: join these captioners of the same data into one that asks all of "
         "them; with --data, beam, length penalty and match weight are chosen anew",
     )
-    joining.add_argument(
-        "--mean",
-        metavar="FILE",
-        type=Path,
-        nargs="+",
-        help="train nothing: average the weights of captioners that were trained on from the same "
-        "beginning; with --data as above",
-    )
-    parser.add_argument(
-        "--shares",
-        metavar="X,...",
-        type=_shares,
-        default=(),
-        help="how much each file of --mean counts (equally if not given)",
-    )
     parser.add_argument(
         "--matcher",
         metavar="FILE",
         type=Path,
-        help="with --mean, or with --ensemble, for which one captioner is enough then: what "
-        "`stylecap train-search` of the same backbone made, to be asked which of the beam's "
-        "sentences fits the picture; becomes part of the captioner (those of the files do not)",
+        help="what `stylecap train-search` of the same backbone made, to be asked which of the "
+        "beam's sentences fits the picture; becomes part of the captioner, also of one whose "
+        "training is over. Matchers of the files of --ensemble are left out",
     )
     add_options(parser, TrainOptions)
     add_runtime(parser, precision=False)
@@ -108,19 +90,16 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted, with the checkpoint saved."""
     options = read_options(arguments, TrainOptions)
-    if arguments.shares and arguments.mean is None:
-        raise OptionError("--shares belongs to --mean; give both")
-    joins = arguments.ensemble is not None or arguments.mean is not None
-    if arguments.matcher is not None and not (joins and arguments.data):
-        raise OptionError(
-            "--matcher belongs to --ensemble or --mean, and needs --data to choose its weight; "
-            "give both"
-        )
-    if joins:
+    if not arguments.data and arguments.matcher is not None:
+        raise OptionError("--matcher needs --data to choose its weight; give both")
+    if arguments.ensemble is not None:
         return _join(arguments)
     if not arguments.data:
         raise OptionError("--data: expected captioned pictures to learn from; see --help")
+    from stylecap.captioning.matching import load_matcher
     from stylecap.captioning.recipe import CAPTIONER, train_captioner
+
+    matcher = None if arguments.matcher is None else load_matcher(arguments.matcher)
 
     with _process_group(arguments.device) as (rank, device):
         quiet = arguments.quiet or rank > 0
@@ -135,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
                 pictures=arguments.pictures,
                 cache=arguments.cache,
                 device=device,
+                matcher=matcher,
                 on_progress=_telling(display),
                 should_stop=interruption,
             )
@@ -163,7 +143,6 @@ def _join(arguments: argparse.Namespace) -> int:
     from stylecap.captioning.data import halves
     from stylecap.captioning.matching import load_matcher
     from stylecap.captioning.recipe import (
-        average_captioners,
         choose_search,
         join_captioners,
         see_split,
@@ -174,14 +153,8 @@ def _join(arguments: argparse.Namespace) -> int:
     if not arguments.output.parent.is_dir():
         raise OutputError(f"{arguments.output}: the folder does not exist; make it first")
     runtime = Runtime.choose(arguments.device)
-    files = arguments.ensemble or arguments.mean
-    captioners = [load_captioner(path, runtime=runtime) for path in files]
-    if arguments.mean:
-        captioner = average_captioners(captioners, arguments.shares)
-    elif len(captioners) == 1 and arguments.matcher is not None:
-        (captioner,) = captioners
-    else:
-        captioner = join_captioners(captioners)
+    captioners = [load_captioner(path, runtime=runtime) for path in arguments.ensemble]
+    captioner = join_captioners(captioners)
     if arguments.matcher is not None:
         captioner = with_matcher(captioner, load_matcher(arguments.matcher))
     if arguments.data:
@@ -208,13 +181,6 @@ def _join(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         _report(captioner, arguments.output)
     return 0
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers such as 1,2, got {text!r}") from None
 
 
 def _report(captioner: Captioner, path: Path) -> None:

@@ -79,12 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.data is None:
         raise OptionError("expected DATA: captioned pictures to learn from; see --help")
     from stylecap.captioning.data import check_pictures, halves, read_captions
-    from stylecap.captioning.matching import MATCH_VIEWS, Matcher
+    from stylecap.captioning.features import VIEWS
+    from stylecap.captioning.matching import Matcher
     from stylecap.studio.train_search import Pairs, train_search
 
     read = read_captions(arguments.data, arguments.pictures)
     check_pictures(read)
-    view = MATCH_VIEWS[options.backbone]
+    view = VIEWS[options.backbone]
     with (
         Display(quiet=arguments.quiet) as display,
         Interruption(display, "features and the best epoch so far are kept") as stop,

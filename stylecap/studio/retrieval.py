@@ -242,8 +242,8 @@ def evaluate_search(
     tried: list[dict[float, float]] = []
     if captioner is not None:
         seen: np.ndarray | None = features
-        if captioner.reads != search.view:
-            seen = _features(captioner.reads, chosen, backbone, cache, on_progress, should_stop)
+        if captioner.view != search.view:
+            seen = _features(captioner.view, chosen, backbone, cache, on_progress, should_stop)
         if seen is None:
             return None
         near = [nearest(cosines, options.candidates, dim) for dim in (1, 0)]

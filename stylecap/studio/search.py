@@ -26,8 +26,8 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from stylecap.backbone import Backbone
-from stylecap.captioning.features import grid_features, see
-from stylecap.captioning.matching import MATCH_VIEWS, Matcher, summary
+from stylecap.captioning.features import VIEWS, grid_features, see
+from stylecap.captioning.matching import Matcher, summary
 from stylecap.errors import InputError, OptionError, OutputError, StylecapError
 from stylecap.files import write_atomically
 from stylecap.images import load_picture
@@ -35,7 +35,7 @@ from stylecap.progress import OnProgress, Progress, ShouldStop
 
 SPACES = ("content", "style", "words")
 #: How an index sees pictures.
-VIEW = MATCH_VIEWS["vgg16"]
+VIEW = VIEWS["vgg16"]
 _FORMAT = 1
 _STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 _STYLE_UNITS = 256
@@ -57,7 +57,7 @@ class Embedder(Protocol):
 
 
 class PictureEmbedder:
-    """Vectors of pictures from VGG-16, and of the joint embedding where there is one.
+    """Vectors of pictures from VGG-16 and from the joint embedding.
 
     ``content``: the mean of relu5_3 over positions, what is there.
     ``style``: mean and deviation of each channel of four layers, how it is painted, mapped to
@@ -65,12 +65,12 @@ class PictureEmbedder:
     ``words``: the picture in the space it shares with sentences.
     """
 
-    def __init__(self, backbone: Backbone, words: Matcher | None = None) -> None:
+    def __init__(self, backbone: Backbone, words: Matcher) -> None:
         """Prepare.
 
         Args:
             backbone: VGG-16.
-            words: without it, pictures cannot be searched by words.
+            words: maps pictures to where sentences are.
         Raises:
             OptionError: another backbone, or a matcher that sees pictures in another way.
         """
@@ -78,10 +78,9 @@ class PictureEmbedder:
             raise OptionError(
                 f"backbone: the index is made with {VIEW.backbone}, got {backbone.name}"
             )
-        if words is not None:
-            check_matcher(words)
+        check_matcher(words)
         self._backbone, self._words = backbone, words
-        trained = "" if words is None else json.dumps(words.record, sort_keys=True)
+        trained = json.dumps(words.record, sort_keys=True)
         self.key = f"{_FORMAT} {backbone.weights_sha256} {trained}"
         generator = torch.Generator().manual_seed(0)
         self._projection = torch.randn(2 * 960, _STYLE_UNITS, generator=generator)
@@ -97,9 +96,8 @@ class PictureEmbedder:
             vectors = {
                 "content": F.normalize(known[0, :512], dim=0),
                 "style": F.normalize(moments @ self._projection, dim=0),
+                "words": self._words.pictures(known)[0],
             }
-            if self._words is not None:
-                vectors["words"] = self._words.pictures(known)[0]
         return {space: vector.numpy() for space, vector in vectors.items()}
 
 
