@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch.nn import functional
@@ -197,7 +198,49 @@ def _bfloat16_share() -> float:
     return fastest[torch.bfloat16] / fastest[torch.float32]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device has too little memory; that of a CPU or of MPS has no class of its own."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    told = ("DefaultCPUAllocator", "out of memory")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+
+
 def _free_system_bytes() -> int | None:
+    known = [_free_machine_bytes(), *_free_group_bytes()]
+    return min((free for free in known if free is not None), default=None)
+
+
+def _free_group_bytes(root: Path = Path("/")) -> Iterator[int]:
+    """What control groups leave this process, as containers and batch systems set them up.
+
+    A file's pages that nobody has used lately count as free: the kernel gives them up first.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+    """
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if not controllers:
+                top, names = root / "sys/fs/cgroup", ("memory.max", "memory.current")
+            elif "memory" in controllers.split(","):
+                top = root / "sys/fs/cgroup/memory"
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            else:
+                continue
+            group = top / place.lstrip("/")
+            for folder in (group, *group.parents):  # each of them limits those below it
+                with suppress(OSError, ValueError):  # "max", or no such group in this container
+                    limit, used = (int((folder / name).read_text()) for name in names)
+                    rows = (folder / "memory.stat").read_text().splitlines()
+                    numbers = dict(row.split() for row in rows)
+                    yield max(0, limit - used + int(numbers.get("inactive_file", 0)))
+                if folder == top:
+                    break
+
+
+def _free_machine_bytes() -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             for line in lines:

@@ -186,3 +186,42 @@ def test_threads_hold_within_the_block_and_come_back_after_an_error() -> None:
 def test_free_memory_is_known_here() -> None:
     free = Runtime("cpu", "float32", 1).free_bytes()
     assert free is not None and 2**20 < free < 2**50
+
+
+def test_a_container_may_have_less_memory_than_its_machine(tmp_path: Path) -> None:
+    """The tightest of the groups, each less what it uses beyond pages that can be given up."""
+
+    def write(folder: str, **files: object) -> None:
+        for name, text in files.items():
+            place = tmp_path / folder / name.replace("__", ".")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(f"{text}\n")
+
+    assert list(module._free_group_bytes(tmp_path)) == []
+    write("proc/self", cgroup="0::/job/step")
+    write("sys/fs/cgroup/job/step", memory__max="max", memory__current=7, memory__stat="anon 7")
+    assert list(module._free_group_bytes(tmp_path)) == []
+    stat = "anon 200\ninactive_file 50"
+    write("sys/fs/cgroup/job", memory__max=1000, memory__current=300, memory__stat=stat)
+    assert list(module._free_group_bytes(tmp_path)) == [750]
+    write("sys/fs/cgroup", memory__max=100, memory__current=300, memory__stat=stat)
+    assert list(module._free_group_bytes(tmp_path)) == [750, 0]
+    write("proc/self", cgroup="5:cpu,cpuacct:/a\n4:memory:/docker/b")
+    limit = {"memory__limit_in_bytes": 5000, "memory__usage_in_bytes": 1000}
+    write("sys/fs/cgroup/memory", **limit, memory__stat=stat)
+    assert list(module._free_group_bytes(tmp_path)) == [4050]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (RuntimeError("shapes do not fit"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_too_little_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
+    assert module.is_out_of_memory(error) is expected

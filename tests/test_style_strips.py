@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from stylecap.backbone import Backbone, architecture
 from stylecap.errors import DeviceError, OptionError
 from stylecap.runtime import Runtime
-from stylecap.style import memory
+from stylecap.style import memory, transfer
 from stylecap.style.control import carry_guides
 from stylecap.style.descent import Transfer
 from stylecap.style.memory import check_memory, estimate_bytes, memory_budget, plan_memory
@@ -211,6 +212,27 @@ def test_a_painting_in_strips_is_the_same_and_says_how_much_it_took(
     cut = paint(memory=allowed)
     assert whole.memory == "auto" and cut.memory == allowed
     assert float((cut.image - whole.image).abs().max()) < 0.02
+
+
+def test_a_style_larger_than_the_painting_is_measured_in_strips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A budget that suffices for the painting may be too little for its style."""
+    real, seen = transfer.style_grams, []
+
+    def watched(backbone: Any, style: Tensor, options: Any, strips: Strips) -> Any:
+        seen.append((style.shape[-1], strips.stages))
+        return real(backbone, style, options, strips)
+
+    small = Strips(values=20_000)
+    monkeypatch.setattr(memory, "Strips", lambda stages: replace(small, stages=stages))
+    monkeypatch.setattr(transfer, "style_grams", watched)
+    enough = plan_memory((96, 96), OPTIONS, CPU, None).bytes
+    allowed = f"{(memory._PROGRAM + enough) // 10**6 + 1}MB"
+    paint(memory=allowed)
+    paint(memory=allowed, style_scale=3.0)
+    (same, none), (larger, some) = seen
+    assert (same, none) == (96, 0) and larger == 288 and some > 0
 
 
 def test_out_of_memory_leads_to_strips(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from stylecap.backbone import Backbone
 from stylecap.errors import DeviceError, RecordError
 from stylecap.progress import OnProgress, Progress, ShouldStop
+from stylecap.runtime import is_out_of_memory
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint, transfer_identity
 from stylecap.style.memory import memory_taken
 from stylecap.style.objective import Losses, Objective
@@ -218,8 +219,8 @@ class Run:
             try:
                 losses = objective(x.expand(-1, 3, -1, -1))
                 return losses, torch.autograd.grad(losses.total.sum(), x)[0]
-            except torch.OutOfMemoryError:
-                if not objective.save_memory():
+            except RuntimeError as error:
+                if not (is_out_of_memory(error) and objective.save_memory()):
                     raise
             for steps, messages in zip(self._steps, self._messages, strict=True):
                 messages.append(f"step {steps + 1}: out of memory; more of it in strips")

@@ -7,6 +7,7 @@ saved, while an image left free loses a tenth of its gain when it is clipped at 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -132,7 +133,7 @@ def transfer_together(
             objective = Objective(
                 backbone,
                 seen.expand(-1, 3, -1, -1),
-                _targets(backbone, prepared, at, options, regions, plan.strips, cache),
+                _targets(backbone, prepared, at, options, regions, budget, cache),
                 options,
                 plan.strips,
             )
@@ -303,7 +304,7 @@ def _targets(
     at: tuple[int, int],
     options: StyleOptions,
     regions: Tensor | None,
-    strips: Strips,
+    budget: int | None,
     cache: StyleCache | None,
 ) -> list[StyleTarget]:
     long_side = max(at) * options.style_scale
@@ -313,6 +314,8 @@ def _targets(
     for style in styles:
         height, width = fit_long_side((style.shape[-2], style.shape[-1]), round(long_side))
         enough = (max(height, smallest), max(width, smallest))
+        larger = max(at, enough, key=math.prod)  # a style may be several times the painting
+        strips = plan_memory(larger, options, backbone.runtime, budget).strips
         # With the content's colours in them, styles cannot be shared.
         shared = cache if options.color == "style" else None
         grams.append(_grams(backbone, style, enough, options, strips, shared))
