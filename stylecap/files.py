@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from stylecap.errors import InputError, OutputError
+
+#: Of JPEG, WebP and AVIF files, 1 to 100, where nothing else is asked for.
+QUALITY = 95
 
 
 def cache_folder() -> Path:
@@ -34,6 +39,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
+            with suppress(FileNotFoundError):  # whoever could not read it still cannot
+                shutil.copymode(target, temporary)
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -42,6 +49,16 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             f"{named(path)}: cannot be written ({reason_of(error)}); "
             "check the folder and the space on the disk"
         ) from error
+
+
+def same_place(first: str | Path, second: str | Path) -> bool:
+    """Whether two paths name one file, be it there or not; False where they cannot be followed."""
+    try:
+        if os.path.realpath(first) == os.path.realpath(second):
+            return True
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):
+        return False
 
 
 def file_sha256(path: str | Path) -> str:

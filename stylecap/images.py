@@ -26,7 +26,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from stylecap import metadata
 from stylecap.errors import InputError, LimitError, OptionError, OutputError
-from stylecap.files import named, reason_of, write_atomically
+from stylecap.files import QUALITY, named, reason_of, same_place, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +63,7 @@ _TURNS = {
 }
 _SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _PLAIN = "PNG, JPEG, WebP, TIFF, AVIF, BMP, GIF or HEIC"
+_WEBP_SIDE_PX = 16_383
 _MEMORY = "there is too little memory to decode it; give a smaller picture"
 
 
@@ -195,30 +196,54 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.clamp(0, 1)  # (B, 3, *size)
 
 
-def check_writable(path: str | Path) -> None:
-    """See whether a picture can be written to ``path``, before work starts.
+def check_format(path: str | Path, long_side_px: int = 1) -> None:
+    """See whether a path's suffix names a format that takes a picture of this size.
 
     Raises:
-        OutputError: unknown suffix, missing or read-only folder, or a folder in its place.
+        OutputError: unknown suffix, or too large a picture for the format.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        raise OutputError(
+            f"{named(path)}: {suffix or 'no suffix'!r} is not a format that can be "
+            f"written; use one of {', '.join(sorted(WRITABLE))}"
+        )
+    if suffix == ".webp" and long_side_px > _WEBP_SIDE_PX:
+        raise OutputError(
+            f"{named(path)}: WebP holds at most {_WEBP_SIDE_PX} pixels a side, not {long_side_px}; "
+            "choose .png or .avif"
+        )
+
+
+def check_writable(
+    path: str | Path, inputs: Iterable[str | Path | None] = (), *, long_side_px: int = 1
+) -> None:
+    """See whether a picture can be written to ``path``, before work starts.
+
+    Args:
+        path: of the file to write.
+        inputs: files that it must not replace.
+        long_side_px: of the picture.
+    Raises:
+        OutputError: unknown suffix, missing or read-only folder, a folder in its place, or a
+            picture too large for the format.
+        OptionError: it is one of the inputs.
     """
     target = Path(path)
     if "\0" in str(path):
         raise OutputError(f"cannot write {str(path)!r}: a file name cannot hold a zero byte")
-    if target.suffix.lower() not in WRITABLE:
-        raise OutputError(
-            f"{named(path)}: {target.suffix or 'no suffix'!r} is not a format that can be "
-            f"written; use one of {', '.join(sorted(WRITABLE))}"
-        )
+    check_format(target, long_side_px)
     _check_place(target)
+    if any(same_place(entry, target) for entry in inputs if entry is not None):
+        raise OptionError(f"output: {named(path)} is an input too; choose another name")
 
 
 def save_picture(
     picture: Image.Image,
     path: str | Path,
     *,
-    quality: int = 95,
+    quality: int = QUALITY,
     record: str | None = None,
-    overwrite: bool = True,
 ) -> None:
     """Write a picture; the file appears whole or not at all.
 
@@ -229,7 +254,6 @@ def save_picture(
             GIF is reduced to 256 colours.
         record: text kept inside the file, see `read_embedded`. BMP and GIF cannot carry one
             and are written without.
-        overwrite: whether a file that is there may be replaced.
     Raises:
         OutputError: it cannot be written; what was there before is unchanged.
         OptionError: ``quality`` is out of range.
@@ -237,8 +261,6 @@ def save_picture(
     if not 1 <= quality <= 100:
         raise OptionError(f"quality: expected 1 to 100, got {quality}")
     check_writable(path)
-    if not overwrite and Path(path).exists():
-        raise OutputError(f"{named(path)}: is there already; choose another name")
     try:
         data = _encode(picture, _FORMATS[Path(path).suffix.lower()], quality, record)
     except (OSError, ValueError, MemoryError, RuntimeError, SystemError, struct.error) as error:

@@ -28,10 +28,12 @@ from stylecap.cli import terminal
 from stylecap.cli.flags import add_options, read_options
 from stylecap.cli.main import COMMANDS, Parser, main
 from stylecap.errors import InputError, OptionError, RecordError
+from stylecap.files import file_sha256
 from stylecap.images import save_picture
+from stylecap.inputs import inputs_from_record
 from stylecap.options import options_of
 from stylecap.progress import Progress
-from stylecap.record import RunRecord
+from stylecap.record import InputRecord, RunRecord
 from stylecap.style.options import PRESETS, StyleOptions
 
 RECORD = RunRecord(
@@ -240,6 +242,22 @@ def test_mixed_styles_are_kept_beside_the_output(api: FakeApi) -> None:
         assert mixture.getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_a_stop_while_styles_are_mixed_keeps_the_mixture(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, should_stop: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert should_stop()
+        return torch.ones(1, 3, 8, 8)
+
+    monkeypatch.setattr(api, "mix_styles", interrupted)
+    argv = ["stylize", "photo.png", "--fine-style", "mosaic", "--coarse-style", "paint.png"]
+    assert main([*argv, "-o", "o.jpg", "--quiet"]) == 130
+    assert size_of("o-style.png") == (8, 8)
+    assert not Path("o.jpg").exists() and not api.calls
+
+
 def test_from_record(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     save_picture(Image.new("RGB", (9, 9)), "old.png", record=RECORD.to_json())
     api.inputs = {
@@ -264,24 +282,38 @@ def test_from_record(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert "made with torch 1.0" in capsys.readouterr().err
 
 
-def test_from_record_with_another_mask_and_start(api: FakeApi) -> None:
-    masked = replace(RECORD, options={**RECORD.options, "init": "image"})
+def test_from_record_with_another_mask_and_start(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is replaced, or not used any more, need not be there."""
+    monkeypatch.setattr("stylecap.inputs.inputs_from_record", inputs_from_record)
+    for name in ("mask.png", "start.png"):
+        Image.new("RGB", (8, 6), "red" if name == "mask.png" else "blue").save(name)
+    files = {"content": "photo.png", "style": "paint.png", "init": "start.png", "mask": "mask.png"}
+    inputs = tuple(InputRecord(role, name, file_sha256(name)) for role, name in files.items())
+    given = {**RECORD.options, "init": "image", "mask_colors": ["#ff0000", "#0000ff"]}
+    masked = replace(RECORD, options=given, inputs=inputs)
     save_picture(Image.new("RGB", (9, 9)), "old.png", record=masked.to_json())
-    api.inputs = {
-        "content": Path("photo.png"),
-        "style": ["mosaic", "watercolor"],
-        "init_image": Path("start.png"),
-        "mask": Path("mask.png"),
-    }
     argv = ["stylize", "--from-record", "old.png"]
     assert main(argv) == 0
+    Path("mask.png").unlink()
+    assert main([*argv, "--mask", "paint.png"]) == 0
+    Path("start.png").unlink()
     assert main([*argv, "--mask", "paint.png", "--init-image", "photo.png"]) == 0
-    assert main([*argv, "--init", "content"]) == 0
-    assert [(call["init_image"], call["mask"]) for call in api.calls if "mask" in call] == [
+    assert main([*argv, "--mask", "paint.png", "--init", "content"]) == 0
+    assert [(call["init_image"], call["mask"]) for call in api.calls] == [
         (Path("start.png"), Path("mask.png")),
+        (Path("start.png"), Path("paint.png")),
         (Path("photo.png"), Path("paint.png")),
-        (None, Path("mask.png")),
+        (None, Path("paint.png")),
     ]
+    assert {call["mask_colors"] for call in api.calls} == {("#ff0000", "#0000ff")}
+    capsys.readouterr()
+    assert "cannot find init start.png" in refused(capsys, *argv, "--mask", "paint.png", code=1)
+    plain = replace(RECORD, inputs=inputs[:2])
+    save_picture(Image.new("RGB", (9, 9)), "plain.png", record=plain.to_json())
+    argv = ["stylize", "--from-record", "plain.png", "--mask-styles", "#ff0000"]
+    assert "give --mask FILE too" in refused(capsys, *argv)
 
 
 def test_from_record_refuses(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -381,6 +413,39 @@ def test_the_output_is_checked_before_any_work(
     error = refused(capsys, "stylize", "photo.png", "paint.png", "-o", output, code=1)
     assert reason in error
     assert not api.calls
+
+
+def test_a_picture_too_large_for_webp_is_refused_before_it_is_painted(
+    api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["stylize", "photo.png", "paint.png", "-o", "o.webp", "--size", "16384"]
+    assert "WebP holds at most 16383" in refused(capsys, *argv, code=1)
+    argv = ["batch", "photo.png", "--style", "mosaic", "-o", "out", "--format", "webp"]
+    assert "WebP holds at most 16383" in refused(capsys, *argv, "--size", "16384", code=1)
+    assert not api.calls
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "masks photo.png -o photo.png",
+        "masks photo.png --match paint.png -o paint.png",
+        "masks photo.png -o o.png --preview photo.png",
+        "masks photo.png -o o.png --preview o.png",
+        "detect photo.png -o photo.png",
+        "detect photo.png --preview photo.png",
+        "align photo.png -o photo.png",
+        "features photo.png --layer conv1_1 -o photo.png",
+        "features --folder . --channel 1 --layer conv1_1 -o paint.png",
+        "search . --like photo.png -o photo.png",
+    ],
+)
+def test_no_command_writes_over_what_it_reads(
+    argv: str, api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path("photo.png").read_bytes()
+    assert "is an input too" in refused(capsys, *argv.split())
+    assert Path("photo.png").read_bytes() == before
 
 
 def test_an_output_that_is_linked_to_an_input_is_refused(

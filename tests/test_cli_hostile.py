@@ -195,7 +195,7 @@ COMMANDS: dict[str, tuple[list[str], int, str]] = {
     "no suffix": (["good.png", "style.png", "-o", "out"], 1, "format"),
     "unknown suffix": (["good.png", "style.png", "-o", "out.exe"], 1, "format"),
     "output name too long": (["good.png", "style.png", "-o", "o" * 300 + ".png"], 1, "long"),
-    "zero in the output": (["good.png", "style.png", "-o", "o\0.png"], 1, "null"),
+    "zero in the output": (["good.png", "style.png", "-o", "o\0.png"], 1, "zero byte"),
     "into a device": (["good.png", "style.png", "-o", "/dev/null/out.png"], 1, "folder"),
     "size too small": (["good.png", "style.png", "--size", "16"], 1, "size"),
     "unknown layer": (["good.png", "style.png", "--style-layers", "relu9_9"], 2, "relu9_9"),

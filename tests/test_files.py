@@ -1,4 +1,4 @@
-"""Hashes of files."""
+"""Hashes of files, and writing them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stylecap.errors import InputError
-from stylecap.files import file_sha256
+from stylecap.files import file_sha256, same_place, write_atomically
 
 
 def test_file_sha256(tmp_path: Path) -> None:
@@ -17,3 +17,23 @@ def test_file_sha256(tmp_path: Path) -> None:
     for wrong in (tmp_path / "none", tmp_path, "a\0b"):
         with pytest.raises(InputError, match="cannot be read"):
             file_sha256(wrong)
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.write_bytes(b"a")
+    private.chmod(0o600)
+    write_atomically(private, b"b")
+    assert private.read_bytes() == b"b" and private.stat().st_mode & 0o777 == 0o600
+
+
+def test_one_place_has_many_names(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    (tmp_path / "soft").symlink_to("a")
+    (tmp_path / "hard").hardlink_to(tmp_path / "a")
+    (tmp_path / "b").write_bytes(b"")
+    for name in ("a", "soft", "hard"):
+        assert same_place(tmp_path / name, tmp_path / ".." / tmp_path.name / "a")
+    assert same_place(tmp_path / "none", tmp_path / "." / "none")
+    for name in ("b", "none", "a\0b"):
+        assert not same_place(tmp_path / name, tmp_path / "a")

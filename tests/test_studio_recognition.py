@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from stylecap.cli.main import main
-from stylecap.errors import OptionError, WeightsError
+from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.images import load_picture, save_picture, to_picture
 from stylecap.studio import recognition
 from stylecap.studio.masks import mask_picture
@@ -78,7 +78,7 @@ PICTURE = Image.new("RGB", (80, 40), "#336699")
 
 
 def test_things_are_sorted_and_measured_in_shares() -> None:
-    things = Detector(Seen()).detect(PICTURE)
+    things = Detector(Seen()).detect(PICTURE, 0.5)
     assert [(thing.label, round(thing.score, 1)) for thing in things] == [
         ("person", 0.9),
         ("dog", 0.8),
@@ -91,7 +91,7 @@ def test_things_are_sorted_and_measured_in_shares() -> None:
 
 def test_boxes_become_regions() -> None:
     """The dog stands before the person, whose box is larger; the rest is the first region."""
-    things = Detector(Seen()).detect(PICTURE)
+    things = Detector(Seen()).detect(PICTURE, 0.5)
     regions, names = box_regions(things, (40, 80))
     assert names == ("the rest", "person", "dog")
     assert regions.flatten().bincount().tolist() == [40 * 20, 40 * 60 - 400, 400]
@@ -105,16 +105,16 @@ def test_boxes_become_regions() -> None:
     )
     many = [Detection(str(n), 0.5, (0.1 * n, 0, 0.1 * n + 0.05, 1)) for n in range(9)]
     assert box_regions(many, (100, 10))[1] == ("the rest", *map(str, range(7)))
-    with pytest.raises(OptionError, match="nothing was found"):
+    with pytest.raises(InputError, match="nothing was found"):
         box_regions([], (40, 80))
-    with pytest.raises(OptionError, match="cover the whole photo"):
+    with pytest.raises(InputError, match="cover the whole photo"):
         box_regions([Detection("sky", 1.0, (0, 0, 1, 1))], (40, 80))
     tiny = [Detection("ball", 1.0, (0.5, 0.5, 0.501, 0.501))]
     assert box_regions(tiny, (40, 80))[0].sum() == 1
 
 
 def test_the_boxes_are_drawn() -> None:
-    things = Detector(Seen()).detect(PICTURE)
+    things = Detector(Seen()).detect(PICTURE, 0.5)
     drawn = box_picture(PICTURE, things)
     assert drawn.size == PICTURE.size and drawn.tobytes() != PICTURE.tobytes()
     assert drawn.getpixel((2, 2)) == PICTURE.getpixel((2, 2))
@@ -138,7 +138,7 @@ def test_the_command_writes_a_mask(
     assert main(["detect", page, "-o", mask, "--only", "dog", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["regions"] == ["the rest", "dog"] and told["command"][-1] == "#0072b2,#e69f00"
-    assert main(["detect", page, "--only", "cow"]) == 2
+    assert main(["detect", page, "--only", "cow"]) == 1
     assert "none of cow was found, but dog, person" in capsys.readouterr().err
     assert main(["detect", page, "-o", str(tmp_path / "mask.jpg")]) == 2
     assert "choose .png" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stylecap.errors import InputError, OptionError
-from stylecap.images import WRITABLE, list_pictures
+from stylecap.images import WRITABLE, check_format, list_pictures
 from stylecap.style.builtin import STYLES
 from stylecap.style.options import StyleOptions
 
@@ -122,6 +122,7 @@ def check_jobs(jobs: Sequence[Job], output: Path) -> None:
     root = os.path.realpath(output)
     for job in jobs:
         check_output(job.output)
+        check_format(job.output, job.options.size)
         other = taken.setdefault(_folded(job.output), job)
         if other is not job:
             raise OptionError(

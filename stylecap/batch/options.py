@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stylecap.errors import OptionError
+from stylecap.files import QUALITY
 from stylecap.options import option, validate
 
 
@@ -33,7 +34,7 @@ class BatchOptions:
     caption: bool = option(False, "also describe contents and results in words")
     card: bool = option(False, "also judge each result, as `stylecap quality` does")
     overwrite: bool = option(False, "start again, and replace results that are there")
-    quality: int = option(95, "of JPEG, WebP and AVIF results", minimum=1, maximum=100)
+    quality: int = option(QUALITY, "of JPEG, WebP and AVIF results", minimum=1, maximum=100)
     checkpoint_seconds: float = option(
         30.0,
         "time between two checkpoints of a running job, longer where writing one is slow; "

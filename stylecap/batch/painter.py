@@ -18,7 +18,7 @@ from stylecap.batch.jobs import Job
 from stylecap.batch.journal import is_disk_full
 from stylecap.captioning.captioner import Captioner, load_captioner
 from stylecap.errors import DeviceError, RecordError, StylecapError
-from stylecap.files import file_sha256
+from stylecap.files import QUALITY, file_sha256
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.runtime import Runtime
 from stylecap.studio.quality import Judge
@@ -50,7 +50,7 @@ class PainterSettings:
     device: str = "auto"
     caption: bool = False
     card: bool = False
-    quality: int = 95
+    quality: int = QUALITY
     checkpoint_seconds: float = 30.0
 
 

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from stylecap.images import check_writable, load_picture, save_picture
     from stylecap.studio.align import align, word_sheet
 
-    check_writable(arguments.output)
+    check_writable(arguments.output, [arguments.photo])
     picture = load_picture(arguments.photo)
     captioner = load_captioner(arguments.captioner)
     backbone = load_backbone(captioner.backbone_name, runtime=captioner.runtime)

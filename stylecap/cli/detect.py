@@ -10,7 +10,7 @@ from typing import Any
 
 from stylecap.cli.masks import check_mask, command_of, save_mask
 from stylecap.cli.terminal import one_line, say, say_json, table
-from stylecap.errors import OptionError
+from stylecap.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     from stylecap.studio.recognition import Detector, box_picture, box_regions
 
     if arguments.output is not None:
-        check_mask(arguments.output)
+        check_mask(arguments.output, [arguments.photo])
     if arguments.preview is not None:
-        check_writable(arguments.preview)
+        check_writable(arguments.preview, [arguments.photo, arguments.output])
     picture = load_picture(arguments.photo)
     things = Detector().detect(picture, arguments.threshold)
     if arguments.only is not None:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = ", ".join(sorted({thing.label for thing in things})) or "nothing"
         things = [thing for thing in things if thing.label in wanted]
         if not things:
-            raise OptionError(f"--only: none of {arguments.only} was found, but {found}")
+            raise InputError(f"--only: none of {arguments.only} was found, but {found}")
     told: dict[str, Any] = {"things": [asdict(thing) for thing in things]}
     command: list[str] = []
     if arguments.output is not None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylecap.cli.terminal import Display, Interruption, one_line, say, say_json
+from stylecap.cli.terminal import INTERRUPTED, Display, Interruption, one_line, say, say_json
 from stylecap.errors import OptionError
 from stylecap.style.options import DEFAULT_LAYERS
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from stylecap.backbone import Backbone
 
 _SIZE_PX = 384
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted, with what was found so far drawn."""
     _check(arguments)
     from stylecap.backbone import check_layers, load_backbone
-    from stylecap.images import check_writable, save_picture
+    from stylecap.images import check_writable, list_pictures, save_picture
 
     output = arguments.output or Path("features.png")
-    check_writable(output)
+    shown = [arguments.photo] if arguments.folder is None else list_pictures([arguments.folder])
+    check_writable(output, shown)
     check_layers(arguments.backbone, [arguments.layer])
     backbone = load_backbone(arguments.backbone)
     if arguments.folder is not None:
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         say_json({"output": str(output), "layer": arguments.layer, **numbers})
     elif not arguments.quiet:
         say(one_line(f"{output}: {picture.width}x{picture.height}, {_summary(numbers)}"))
-    return _INTERRUPTED if numbers.get("stopped") else 0
+    return INTERRUPTED if numbers.get("stopped") else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -150,6 +150,8 @@ def _patches(
             on_progress=display,
             should_stop=interruption,
         )
+    if not patches and interruption.requested:
+        raise KeyboardInterrupt
     if not patches:
         raise InputError(
             f"{arguments.folder}: none of its {len(paths)} pictures excites channel "

@@ -50,9 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     from stylecap.studio.masks import COLORS, preview_picture, segment
 
     photo, output = arguments.photo, arguments.output
-    check_mask(output)
+    inputs = [photo, arguments.match]
+    check_mask(output, inputs)
     if arguments.preview is not None:
-        check_writable(arguments.preview)
+        check_writable(arguments.preview, [*inputs, output])
     picture = load_picture(photo)
     painting = load_picture(arguments.match) if arguments.match is not None else None
     backbone = load_backbone(arguments.backbone)
@@ -92,11 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def check_mask(output: Path) -> None:
+def check_mask(output: Path, inputs: Sequence[Path | None]) -> None:
     """Refuse a place where a mask cannot be written, or a format that would blur it."""
     from stylecap.images import check_writable
 
-    check_writable(output)
+    check_writable(output, inputs)
     if output.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"):
         raise OptionError(f"--output: {output.suffix} blurs a mask's edges; choose .png")
 

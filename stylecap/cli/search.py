@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from stylecap.studio.search import PictureIndex
 
     if arguments.output is not None:
-        check_writable(arguments.output)
+        check_writable(arguments.output, [arguments.like, arguments.style])
     index = PictureIndex(arguments.index or arguments.folder / INDEX, arguments.folder)
     if not index.folder.is_dir():
         raise InputError(f"{index.folder}: there is no index; run `stylecap index` first")

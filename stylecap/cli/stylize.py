@@ -7,13 +7,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylecap.cli.flags import add_options, given_options, plain_options, read_options
 from stylecap.cli.quality import card_table
 from stylecap.cli.terminal import (
+    INTERRUPTED,
     Display,
     Interruption,
     duration,
@@ -21,19 +22,19 @@ from stylecap.cli.terminal import (
     say,
     say_json,
 )
-from stylecap.errors import OptionError, OutputError, RecordError
-from stylecap.files import readable_size
+from stylecap.errors import OptionError, RecordError
+from stylecap.files import QUALITY, readable_size, same_place
 from stylecap.style.builtin import STYLES
 from stylecap.style.options import PRESETS, StyleOptions, recorded_options
 
 if TYPE_CHECKING:
     from stylecap.backbone import Backbone
     from stylecap.painting import StyleResult
-    from stylecap.progress import Progress
+    from stylecap.progress import Progress, ShouldStop
     from stylecap.record import RunRecord
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
-_INTERRUPTED = 130
+_NO_MASK = "--mask-styles names the colours of a mask; give --mask FILE too"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +100,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also save the picture so far every N steps, as OUT with -000123 in its name",
     )
     output.add_argument(
-        "--quality", metavar="N", type=_quality, default=95, help="of JPEG, WebP, AVIF (1 to 100)"
+        "--quality",
+        metavar="N",
+        type=_quality,
+        default=QUALITY,
+        help=f"of JPEG, WebP, AVIF (1 to 100; default {QUALITY})",
     )
     output.add_argument(
         "--card",
@@ -143,9 +148,11 @@ def run(arguments: argparse.Namespace) -> int:
     with Display(quiet=arguments.quiet) as display:
         for message in job.remarks:
             display.tell(message)
-        if arguments.fine_style is not None:
-            job.styles = [_mixed(arguments, job, display)]
         with Interruption(display, "the picture so far is kept") as interruption:
+            if arguments.fine_style is not None:
+                job.styles = [_mixed(arguments, job, display, interruption)]
+                if interruption.requested:
+                    return INTERRUPTED
             result = painting.stylize(
                 job.content,
                 job.styles if len(job.styles) > 1 else job.styles[0],
@@ -162,7 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
                 display.tell(message)
             result.save(job.output, quality=arguments.quality)
     _report(result, job.output, arguments)
-    return _INTERRUPTED if interruption.requested else 0
+    return INTERRUPTED if interruption.requested else 0
 
 
 def _estimate(arguments: argparse.Namespace, job: _Job, begin: float) -> int:
@@ -251,9 +258,9 @@ def _new(arguments: argparse.Namespace) -> _Job:
     )
     files = [Path(style) for style in styles if style not in STYLES]
     inputs = [content, *files, arguments.init_image, arguments.mask]
-    _check_output(output, inputs, arguments.save_every)
+    _check_output(output, inputs, arguments.save_every, options.size)
     if mixing:
-        _check_output(_mixture_of(output), inputs, None)
+        _check_output(_mixture_of(output), inputs, None, options.size)
     return _Job(
         content,
         list(styles),
@@ -285,13 +292,18 @@ def _repeated(arguments: argparse.Namespace) -> _Job:
     from stylecap.runtime import Runtime
 
     candidates = [*given, *(path for path in (arguments.init_image, arguments.mask) if path)]
-    inputs = inputs_from_record(record, candidates, source.parent)
+    replaced = {"mask"} if arguments.mask else set()
+    if arguments.init_image or options.init != "image":
+        replaced.add("init")
+    kept = tuple(entry for entry in record.inputs if entry.role not in replaced)
+    inputs = inputs_from_record(replace(record, inputs=kept), candidates, source.parent)
     styles = list(inputs["style"])
-    init_image, mask = arguments.init_image, arguments.mask or inputs.get("mask")
-    if init_image is None and options.init == "image":
-        init_image = inputs.get("init_image")
+    init_image = arguments.init_image or inputs.get("init_image")
+    mask = arguments.mask or inputs.get("mask")
+    if arguments.mask_styles and mask is None:
+        raise OptionError(_NO_MASK)
     found = [Path(path) for path in (inputs["content"], *styles, init_image, mask) if path]
-    _check_output(output, found, arguments.save_every)
+    _check_output(output, found, arguments.save_every, options.size)
     runtime = Runtime.choose(options.device, options.precision, record.threads)
     remarks = [
         f"made with {name} {version}, here is {here}: the result may differ slightly"
@@ -305,7 +317,7 @@ def _repeated(arguments: argparse.Namespace) -> _Job:
         output,
         init_image,
         mask,
-        arguments.mask_styles or inputs.get("mask_colors", ()),
+        arguments.mask_styles or tuple(record.options.get("mask_colors", ())),
         load_backbone(options.backbone, runtime=runtime),
         remarks,
     )
@@ -329,7 +341,7 @@ def _recorded_options(
 def _check_masks(arguments: argparse.Namespace, styles: int) -> None:
     if arguments.mask is None:
         if arguments.mask_styles:
-            raise OptionError("--mask-styles names the colours of a mask; give --mask FILE too")
+            raise OptionError(_NO_MASK)
         return
     colours = len(arguments.mask_styles)
     if styles < 2:
@@ -340,27 +352,22 @@ def _check_masks(arguments: argparse.Namespace, styles: int) -> None:
         raise OptionError(f"--mask-styles: expected {styles} colours, one a style, got {colours}")
 
 
-def _check_output(output: Path, inputs: Sequence[Path | None], save_every: int | None) -> None:
+def _check_output(
+    output: Path, inputs: Sequence[Path | None], save_every: int | None, long_side_px: int = 1
+) -> None:
     """Refuse an output that cannot be written, or that would overwrite an input."""
     from stylecap.images import check_writable
 
-    try:
-        written = Path(os.path.realpath(output))
-    except ValueError as error:  # a zero byte
-        raise OutputError(f"{output}: is no name for a file ({error})") from error
-    check_writable(output)
-    numbered = re.compile(re.escape(written.stem) + r"-[0-9]{6,}" + re.escape(written.suffix))
-    for entry in inputs:
-        if entry is None:
-            continue
+    check_writable(output, inputs, long_side_px=long_side_px)
+    if save_every is None:
+        return
+    numbered = re.compile(re.escape(output.stem) + r"-[0-9]{6,}" + re.escape(output.suffix))
+    for entry in filter(None, inputs):
         try:
-            same = entry.exists() and output.exists() and entry.samefile(output)
             place = Path(os.path.realpath(entry))
         except (OSError, ValueError):  # loading it will say why
             continue
-        if same or place == written:
-            raise OptionError(f"output: {output} is an input too; choose another name with -o")
-        if save_every and place.parent == written.parent and numbered.fullmatch(place.name):
+        if numbered.fullmatch(place.name) and same_place(place.parent, output.parent):
             raise OptionError(f"output: --save-every could overwrite the input {entry}")
 
 
@@ -373,7 +380,9 @@ def _free_name(stem: str) -> Path:
     return path
 
 
-def _mixed(arguments: argparse.Namespace, job: _Job, display: Display) -> Path:
+def _mixed(
+    arguments: argparse.Namespace, job: _Job, display: Display, should_stop: ShouldStop
+) -> Path:
     """Mix the two styles, and keep the mixture as a file: the run's record can then name it."""
     from stylecap import painting
     from stylecap.images import save_picture, to_picture
@@ -385,6 +394,7 @@ def _mixed(arguments: argparse.Namespace, job: _Job, display: Display) -> Path:
         job.options,
         backbone=job.backbone,
         on_progress=display,
+        should_stop=should_stop,
     )
     save_picture(to_picture(mixed), path)
     display.tell(f"{path}: the mixed style")

@@ -22,7 +22,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from stylecap.errors import OptionError, WeightsError
+from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.images import split_alpha, to_image
 from stylecap.studio.masks import COLORS
 from stylecap.weights import FETCHABLE, load_weights
@@ -117,7 +117,7 @@ class Detector:
         self._labels: Sequence[str] = known.meta["categories"]
         self._network = network or _filled(_faster_rcnn(len(self._labels)), DETECTOR)
 
-    def detect(self, picture: Image.Image, threshold: float = 0.5) -> list[Detection]:
+    def detect(self, picture: Image.Image, threshold: float) -> list[Detection]:
         """Things found, the surest first.
 
         Args:
@@ -158,10 +158,10 @@ def box_regions(
     Returns:
         (H, W) numbers for `mask_picture`, 0 for the rest; and what each region is.
     Raises:
-        OptionError: there is no thing, or nothing is left beside them.
+        InputError: there is no thing, or nothing is left beside them.
     """
     if not things:
-        raise OptionError("boxes: nothing was found; lower the threshold")
+        raise InputError("boxes: nothing was found; lower the threshold")
     height, width = size
     labels = list(dict.fromkeys(thing.label for thing in things))[: len(COLORS) - 1]
     regions = torch.zeros(size, dtype=torch.long)
@@ -173,7 +173,7 @@ def box_regions(
             regions[rows, columns] = 1 + labels.index(thing.label)
     seen = [number for number in range(len(labels) + 1) if bool((regions == number).any())]
     if seen[0] != 0:
-        raise OptionError("boxes: they cover the whole photo; raise the threshold, or name labels")
+        raise InputError("boxes: they cover the whole photo; raise the threshold, or name labels")
     numbers = torch.zeros_like(regions)
     for number, region in enumerate(seen):
         numbers[regions == region] = number
