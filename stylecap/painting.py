@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
-from stylecap.errors import DeviceError, OptionError
+from stylecap.errors import DeviceError, OptionError, StylecapError
+from stylecap.files import QUALITY, reason_of
 from stylecap.images import (
     join_alpha,
     resize_image,
@@ -33,7 +33,7 @@ from stylecap.inputs import (
 )
 from stylecap.progress import OnProgress, ShouldStop
 from stylecap.record import InputRecord, RunRecord, current_versions
-from stylecap.runtime import Runtime
+from stylecap.runtime import Runtime, is_out_of_memory
 from stylecap.studio.quality import Judge, QualityCard
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, OnCheckpoint
@@ -86,7 +86,7 @@ class StyleResult:
         """The painting in 8 bits, with the content's transparency put back."""
         return join_alpha(to_picture(self.image), self.alpha)
 
-    def save(self, path: str | Path, quality: int = 95) -> Path:
+    def save(self, path: str | Path, quality: int = QUALITY) -> Path:
         """Write the picture with the record inside, atomically.
 
         Args:
@@ -280,13 +280,12 @@ def paint(
         if first.regions is not None:
             recorded["mask_colors"] = list(each.mask_colors)
         record, card, messages = _record(recorded, each.inputs, backbone, done), None, done.messages
-        if judge is not None and len(first.styles) == 1:
-            photo, painted = to_picture(each.subject.content), to_picture(done.image)
-            manner = to_picture(first.styles[0])
-            card = judge(photo, painted, manner, style_scale=options.style_scale)
-            record = replace(record, result={**record.result, "card": asdict(card)})
-        elif judge is not None:
-            messages = (*messages, "not judged: the card is for paintings of a single style")
+        if judge is not None:
+            try:  # it is painted, whatever comes of this
+                card = _judged(judge, each.subject.content, first.styles, done, options)
+                record = replace(record, result={**record.result, "card": asdict(card)})
+            except (StylecapError, MemoryError, RuntimeError) as error:
+                messages = (*messages, f"not judged: {reason_of(error)}")
         results.append(
             StyleResult(
                 image=done.image,
@@ -375,11 +374,24 @@ def _record(
     )
 
 
+def _judged(
+    judge: Judge, content: Tensor, styles: Sequence[Tensor], done: Transfer, options: StyleOptions
+) -> QualityCard:
+    if len(styles) > 1:
+        raise OptionError("the card is for paintings of a single style")
+    if done.stopped:
+        raise OptionError("it was stopped before its end")
+    photo, painted, manner = map(to_picture, (content, done.image, styles[0]))
+    return judge(photo, painted, manner, style_scale=options.style_scale)
+
+
 @contextmanager
 def _memory_errors(options: StyleOptions) -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceError(
             f"out of memory on {options.device} at --size {options.size}; choose a smaller size"
         ) from error

@@ -24,6 +24,7 @@ from stylecap.inputs import inputs_from_record
 from stylecap.painting import StyleResult, mix_styles, stylize
 from stylecap.progress import Progress
 from stylecap.record import RunRecord
+from stylecap.studio.quality import Judge
 from stylecap.style.options import StyleOptions
 
 from .small import photo, small_backbone
@@ -264,6 +265,21 @@ def test_too_little_memory_is_said_with_a_smaller_size(
     monkeypatch.setattr(painting, "transfer_together", full)
     with pytest.raises(DeviceError, match="out of memory on cpu at --size 64; choose a smaller"):
         painted(folder / "content.png", folder / "style.png")
+
+
+def test_a_painting_is_kept_where_it_cannot_be_judged(folder: Path) -> None:
+    class Failing(Judge):
+        def __init__(self) -> None: ...
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("too small")
+
+    content, style = folder / "content.png", folder / "style.png"
+    result = painted(content, style, judge=Failing())
+    assert result.card is None and "card" not in result.record.result
+    assert "not judged: too small" in result.messages
+    result = painted(content, style, judge=Failing(), should_stop=lambda: True)
+    assert "not judged: it was stopped before its end" in result.messages
 
 
 def small_captioner() -> Captioner:

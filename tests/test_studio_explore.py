@@ -113,11 +113,14 @@ def test_exciting_patches_hold_what_excites(tmp_path: Path) -> None:
     assert best.picture.size == (11, 11) and np.asarray(best.picture).max() == 250
     assert seen == [1, 2, 3]
     assert patch_sheet([best, second]).width >= 2 * 160
-    assert exciting_patches(backbone, paths, "relu1", 3, should_stop=lambda: True) == []
+    assert (
+        exciting_patches(backbone, paths, "relu1", 3, 9, long_side_px=96, should_stop=lambda: True)
+        == []
+    )
     with pytest.raises(OptionError, match="0 to 63, got 64"):
-        exciting_patches(backbone, paths, "relu1", 64)
+        exciting_patches(backbone, paths, "relu1", 64, 9, long_side_px=96)
     with pytest.raises(InputError, match=r"0\.png: image"):
-        exciting_patches(backbone, paths, "pool5", 0, long_side_px=20)
+        exciting_patches(backbone, paths, "pool5", 0, 9, long_side_px=20)
 
 
 def test_the_three_poolings_lie_in_order() -> None:

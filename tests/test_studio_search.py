@@ -23,6 +23,7 @@ from stylecap.captioning.matching import (
 from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
 from stylecap.cli.main import main
+from stylecap.cli.terminal import Interruption
 from stylecap.errors import InputError, OptionError
 from stylecap.images import load_picture, save_picture, to_picture
 from stylecap.runtime import Runtime
@@ -243,6 +244,30 @@ def test_a_stop_gives_the_best_so_far() -> None:
         train_search(Pairs(torch.zeros(1, 8), [[["a"]]]), pairs(), TINY)
     with pytest.raises(ValueError, match="of 3 pictures, got 1"):
         Pairs(torch.zeros(3, 8), [[["a"]]])
+
+
+def test_a_stop_before_anything_is_learnt_leaves_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "captions.csv"
+    rows = ["picture,caption,split"]
+    for number in range(8):
+        save_picture(to_picture(photo(32, number)), tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,a dog runs,{'dev' if number > 3 else 'train'}")
+    data.write_text("\n".join(rows))
+    learn = ["train-search", str(data), "-o", str(tmp_path / "m.safetensors"), "--min-count", "1"]
+    learn += ["--cache", str(tmp_path / "cache"), "--backbone", "alexnet", "--epochs", "1"]
+    learn += ["--gentle-epochs", "0", "--units", "8", "--word-units", "8", "--quiet"]
+    assert main(learn) == 0
+    before = (tmp_path / "m.safetensors").read_bytes()
+
+    def stop(self: Interruption) -> bool:
+        self.requested = True
+        return True
+
+    monkeypatch.setattr(Interruption, "__call__", stop)  # the features are there already
+    assert main(learn) == 130
+    assert (tmp_path / "m.safetensors").read_bytes() == before
 
 
 def test_no_batch_holds_two_sentences_of_one_picture() -> None:

@@ -16,6 +16,9 @@ from stylecap.batch.options import BatchOptions
 from stylecap.batch.shards import parse_shard, shard_from
 from stylecap.cli.flags import add_options, given_options, plain_options, read_options
 from stylecap.cli.terminal import (
+    FAILED,
+    INTERRUPTED,
+    SOME_FAILED,
     Display,
     Interruption,
     duration,
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from stylecap.batch.results import JobEvent
 
 _MANIFESTS = (".csv", ".jsonl", ".toml")
-_FAILED, _SOME_FAILED, _INTERRUPTED = 1, 3, 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
             trouble = str(error)
         except KeyboardInterrupt:
             remark("left at once; the same command continues from the last checkpoints")
-            return _INTERRUPTED
+            return INTERRUPTED
     page = None
     with suppress(OutputError):
         page, _ = batch.write_report(arguments.output)
@@ -150,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif not arguments.quiet:
         _say_summary(summary)
     if interruption.requested and summary["missing"]:
-        return _INTERRUPTED
+        return INTERRUPTED
     return _code(share, counts)
 
 
@@ -158,7 +160,7 @@ def _code(share: int, counts: Counter[str]) -> int:
     good = counts["done"] + counts["kept"]
     if good == share:
         return 0
-    return _SOME_FAILED if good else _FAILED
+    return SOME_FAILED if good else FAILED
 
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:

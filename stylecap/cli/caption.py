@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from stylecap.captioning.options import CaptionOptions
 from stylecap.cli.flags import add_options, add_runtime, given_options, read_options
-from stylecap.cli.terminal import Display, Interruption, one_line, say
+from stylecap.cli.terminal import INTERRUPTED, SOME_FAILED, Display, Interruption, one_line, say
 from stylecap.errors import InputError, OptionError, StylecapError
 from stylecap.progress import Progress
 
 if TYPE_CHECKING:
     from stylecap.captioning.captioner import Caption, Captioner
 
-_SOME_FAILED, _INTERRUPTED = 3, 130
 _FEW = 16  # so many are done before their progress is worth a line
 _COLUMNS = ("path", "caption", "log_prob", "error")
 
@@ -136,10 +135,10 @@ def run(arguments: argparse.Namespace) -> int:
                 seconds = time.monotonic() - began
                 display(Progress(place, len(listed), seconds, "captions"))
     if stopped:
-        return _INTERRUPTED
+        return INTERRUPTED
     if not read:
         return 1
-    return _SOME_FAILED if failed else 0
+    return SOME_FAILED if failed else 0
 
 
 def _listed(entries: Sequence[str]) -> dict[Path, StylecapError | None]:

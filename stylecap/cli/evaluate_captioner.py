@@ -8,10 +8,8 @@ from pathlib import Path
 from stylecap.captioning.options import CaptionOptions
 from stylecap.cli.caption import add_captioner, chosen_captioner
 from stylecap.cli.flags import add_options, add_runtime, read_options
-from stylecap.cli.terminal import Display, Interruption, one_line, say, table
+from stylecap.cli.terminal import INTERRUPTED, Display, Interruption, one_line, say, table
 from stylecap.cli.train_captioner import add_data
-
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     from stylecap.captioning.page import figure_rows, notes
 
     captioner = chosen_captioner(arguments, options)
+    kept = "the features so far are kept in --cache" if arguments.cache else "nothing is kept"
     with (
         Display(quiet=arguments.quiet) as display,
-        Interruption(display, "the features so far are kept in --cache") as interruption,
+        Interruption(display, kept) as interruption,
     ):
         report = evaluate_captioner(
             captioner,
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             should_stop=interruption,
         )
         if report is None:
-            return _INTERRUPTED
+            return INTERRUPTED
         if arguments.report is not None:
             report.save(arguments.report)
             display.tell(f"{arguments.report / 'report.html'}: pictures, captions and references")

@@ -7,10 +7,8 @@ import argparse
 from stylecap.cli.flags import add_runtime
 from stylecap.cli.index import add_matcher
 from stylecap.cli.search import add_rerank
-from stylecap.cli.terminal import Display, Interruption, one_line, say, table
+from stylecap.cli.terminal import INTERRUPTED, Display, Interruption, one_line, say, table
 from stylecap.cli.train_search import add_data
-
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             should_stop=interruption,
         )
     if found is None:
-        return _INTERRUPTED
+        return INTERRUPTED
     if arguments.json:
         say(found.to_json())
         return 0

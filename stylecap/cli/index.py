@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylecap.cli.terminal import Display, Interruption, one_line, say, say_json
+from stylecap.cli.terminal import INTERRUPTED, Display, Interruption, one_line, say, say_json
 from stylecap.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 #: Where a folder's index lies unless another place is named; hidden, so that no picture is.
 INDEX = ".stylecap-index"
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif not arguments.quiet:
         counted = f"{done.added} added, {done.kept} kept, {done.removed} removed"
         say(one_line(f"{index.folder}: {counted}, {len(done.failed)} left out"))
-    return _INTERRUPTED if done.stopped else 0
+    return INTERRUPTED if done.stopped else 0
 
 
 def add_matcher(parser: argparse.ArgumentParser) -> None:

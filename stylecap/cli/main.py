@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from stylecap import __version__
-from stylecap.cli.terminal import one_line
+from stylecap.cli.terminal import FAILED, INTERRUPTED, WRONG_USAGE, one_line
 from stylecap.errors import OptionError, StylecapError
 
 #: Name -> (module with ``add_arguments(parser)`` and ``run(arguments) -> int``, one line of help).
@@ -108,21 +108,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:  # --help and --version
         return _flushed(leaving.code if isinstance(leaving.code, int) else 0)
     except KeyboardInterrupt:
-        return _failed("interrupted", 130)
+        return _failed("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        return _flushed(1)
+        return _flushed(FAILED)
     except OptionError as error:
-        return _failed(str(error), 2)
+        return _failed(str(error), WRONG_USAGE)
     except StylecapError as error:
-        return _failed(str(error), 1)
+        return _failed(str(error), FAILED)
     except MemoryError as error:
-        return _failed(f"too little memory; choose a smaller --size ({error})", 1)
+        return _failed(f"too little memory; choose a smaller --size ({error})", FAILED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _failed(f"{where}{error.strerror or error}", 1)
+        return _failed(f"{where}{error.strerror or error}", FAILED)
     except Exception as error:
         reason = f"unexpected {type(error).__name__}: {error}"
-        return _failed(f"{reason}; run with {DEBUG}=1 for the traceback", 1)
+        return _failed(f"{reason}; run with {DEBUG}=1 for the traceback", FAILED)
 
 
 def _dispatch(arguments: list[str]) -> int:

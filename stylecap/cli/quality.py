@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from stylecap.cli.terminal import remark, say, say_json, table
 from stylecap.errors import OptionError, RecordError
-from stylecap.style.builtin import STYLES
 from stylecap.style.options import DEFAULT_LAYERS
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from stylecap.captioning.captioner import Captioner
     from stylecap.studio.quality import QualityCard
 
@@ -43,11 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from stylecap.images import load_picture
+    from stylecap.inputs import read_input
     from stylecap.studio.quality import load_judge, quality_card
 
     painter, style_scale, seed = _painted_by(arguments)
     content, result = (load_picture(path) for path in (arguments.content, arguments.result))
-    style = _style(arguments.style, seed)
+    style = read_input(arguments.style, "style", [], seed)
     card = quality_card(
         content,
         result,
@@ -79,21 +77,6 @@ def _painted_by(arguments: argparse.Namespace) -> tuple[str, float, int]:
             f"--painter: expected one of {', '.join(DEFAULT_LAYERS)}, got {painter!r}"
         )
     return painter, float(options.get("style_scale", 1.0)), int(options.get("seed", 0))
-
-
-def _style(name: str, seed: int) -> Image.Image:
-    from stylecap.errors import InputError
-    from stylecap.images import load_picture
-    from stylecap.style.builtin import paint_style
-
-    if name in STYLES and not Path(name).is_file():
-        return paint_style(name, (512, 512), seed)
-    if not Path(name).exists():
-        raise InputError(
-            f"style: {name!r} is neither a file nor a built-in style; "
-            f"the built-in ones are {', '.join(STYLES)}"
-        )
-    return load_picture(name)
 
 
 def _captioner(wanted: bool | None) -> Captioner | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stylecap.cli.terminal import one_line, say, table
 from stylecap.errors import OptionError
+from stylecap.style.builtin import STYLES, TILE_PX, paint_sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         metavar="PX",
         type=int,
-        help="side of one style on the sheet, in pixels (32 to 1024; default 256)",
+        help=f"side of one style on the sheet, in pixels (32 to 1024; default {TILE_PX})",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from stylecap.style.builtin import STYLES, paint_sheet
-
     if arguments.sheet is None:
         if arguments.size is not None:
             raise OptionError("--size is the size on a sheet; give --sheet FILE too")
@@ -32,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from stylecap.images import check_writable, save_picture
 
     check_writable(arguments.sheet)
-    sheet = paint_sheet(tile_px=256 if arguments.size is None else arguments.size)
+    sheet = paint_sheet(tile_px=TILE_PX if arguments.size is None else arguments.size)
     save_picture(sheet, arguments.sheet)
     say(one_line(f"{arguments.sheet}: {len(STYLES)} styles, {sheet.width}x{sheet.height}"))
     return 0

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from stylecap.progress import Progress
 
+#: Exit codes; 0 is done.
+FAILED, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
+
 
 def one_line(text: str) -> str:
     """A text without line breaks or other control characters, which are escaped."""

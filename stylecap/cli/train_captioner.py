@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from stylecap.captioning.options import TrainOptions
 from stylecap.cli.flags import add_options, add_runtime, read_options
-from stylecap.cli.terminal import Display, Interruption, one_line, say
+from stylecap.cli.terminal import INTERRUPTED, Display, Interruption, one_line, say
 from stylecap.errors import DeviceError, OptionError, OutputError
 from stylecap.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from stylecap.captioning.captioner import Captioner
 
-_INTERRUPTED = 130
 _PATIENCE = timedelta(days=7)  # processes wait for the one that computes features
 
 
@@ -121,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         if captioner is None:
             if not quiet:
                 say("stopped; the same command goes on from here")
-            return _INTERRUPTED
+            return INTERRUPTED
         if not quiet:
             _report(captioner, arguments.output / CAPTIONER)
     return 0
@@ -172,11 +171,11 @@ def _join(arguments: argparse.Namespace) -> int:
                 should_stop=interruption,
             )
             if seen is None:
-                return _INTERRUPTED
+                return INTERRUPTED
             references = [each.captions for each in seen.pictures]
             features, captions = halves(seen.features)[0], halves(references)[0]
             if not choose_search(captioner, features, captions, references, display, interruption):
-                return _INTERRUPTED
+                return INTERRUPTED
     captioner.save(arguments.output)
     if not arguments.quiet:
         _report(captioner, arguments.output)

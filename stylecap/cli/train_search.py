@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylecap.cli.flags import add_options, add_runtime, read_options
-from stylecap.cli.terminal import Display, Interruption, one_line, say, say_json
+from stylecap.cli.terminal import INTERRUPTED, Display, Interruption, one_line, say, say_json
 from stylecap.errors import InputError, OptionError, OutputError
 from stylecap.studio.options import SearchTrainOptions
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from stylecap.captioning.features import View
     from stylecap.progress import OnProgress, ShouldStop
     from stylecap.studio.train_search import Pairs
-
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +52,8 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "data",
         metavar="DATA",
         type=Path,
-        nargs=None if required else "?",
-        help="captions, in any form that captioners train on",
+        nargs="+" if required else "*",
+        help="captions, in any form that captioners train on; COCO's are two files",
     )
     parser.add_argument("--pictures", metavar="FOLDER", type=Path, help="if not beside DATA")
     parser.add_argument(
@@ -76,14 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.ensemble is not None:
         return _join(arguments)
-    if arguments.data is None:
+    if not arguments.data:
         raise OptionError("expected DATA: captioned pictures to learn from; see --help")
-    from stylecap.captioning.data import check_pictures, halves, read_captions
+    from stylecap.captioning.data import check_pictures, halves, read_all
     from stylecap.captioning.features import VIEWS
     from stylecap.captioning.matching import Matcher
     from stylecap.studio.train_search import Pairs, train_search
 
-    read = read_captions(arguments.data, arguments.pictures)
+    read = read_all(arguments.data, arguments.pictures)
     check_pictures(read)
     view = VIEWS[options.backbone]
     with (
@@ -103,12 +101,14 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         training, validation = sets
         if training is None or validation is None:
-            return _INTERRUPTED
+            return INTERRUPTED
         # Every second validation picture chooses the epoch; the others are only reported on.
         chooses = Pairs(halves(validation.summaries)[0], halves(validation.captions)[0])
         model, words, record = train_search(
             training, chooses, options, on_progress=display, should_stop=stop
         )
+    if stop.requested and not record["epoch"]:
+        return INTERRUPTED  # nothing was learnt; a file of before stays
     Matcher([model], words, view, record=record).save(arguments.output)
     if arguments.json:
         say_json({"output": str(arguments.output), **record})
@@ -124,13 +124,13 @@ def run(arguments: argparse.Namespace) -> int:
                 f"text to image {found[1]}"
             )
         )
-    return _INTERRUPTED if stop.requested else 0
+    return INTERRUPTED if stop.requested else 0
 
 
 def _join(arguments: argparse.Namespace) -> int:
     from stylecap.captioning.matching import join_matchers, load_matcher
 
-    if arguments.data is not None:
+    if arguments.data:
         raise OptionError("--ensemble trains nothing; leave DATA out")
     joined = join_matchers([load_matcher(path) for path in arguments.ensemble])
     joined.save(arguments.output)

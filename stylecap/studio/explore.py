@@ -143,9 +143,9 @@ def exciting_patches(
     paths: Sequence[Path],
     layer: str,
     channel: int,
-    count: int = 9,
+    count: int,
     *,
-    long_side_px: int = 384,
+    long_side_px: int,
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> list[Patch]:

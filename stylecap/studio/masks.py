@@ -57,7 +57,7 @@ class Match:
     likeness: tuple[float, ...]
 
 
-def segment(backbone: Backbone, picture: Image.Image, regions: int = 4, *, seed: int = 0) -> Tensor:
+def segment(backbone: Backbone, picture: Image.Image, regions: int, *, seed: int = 0) -> Tensor:
     """Divide a picture into regions that look alike inside.
 
     Args:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
-from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_captions
+from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_all
 from stylecap.captioning.features import FeatureCache, View
 from stylecap.captioning.matching import Matcher, summaries
 from stylecap.captioning.vocabulary import words_of
@@ -184,7 +184,7 @@ def rerank_hits(
 
 def evaluate_search(
     search: Matcher,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     split: str = "dev",
     *,
     captioner: Captioner | None = None,
@@ -200,7 +200,7 @@ def evaluate_search(
 
     Args:
         search: to be judged.
-        data: captions, in a form of `stylecap.captioning.data.read_captions`.
+        data: as in `train_captioner`.
         split: ``"train"``, ``"dev"`` or ``"test"``.
         captioner: reads the nearest again; not done if None.
         candidates: how many; as in `RerankOptions` if None.
@@ -222,7 +222,7 @@ def evaluate_search(
         options = replace(options, candidates=candidates)
     if weight is not None:
         options = replace(options, weight=weight)
-    chosen = [each for each in read_captions(data, pictures) if each.split == split]
+    chosen = [each for each in read_all(data, pictures) if each.split == split]
     if len(chosen) < 2:
         raise InputError(f"split {split}: expected at least two pictures, got {len(chosen)}")
     check_pictures(chosen)

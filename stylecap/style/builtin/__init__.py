@@ -55,6 +55,8 @@ _MODULES = {
     "marbled-paper": "washes",
 }
 _MAX_SIDE_PX = 16_384
+#: Side of a style on a sheet.
+TILE_PX = 256
 
 
 def paint_style(name: str, size: tuple[int, int] = (512, 512), seed: int = 0) -> Image:
@@ -86,7 +88,7 @@ def paint_style(name: str, size: tuple[int, int] = (512, 512), seed: int = 0) ->
     return canvas.finish(paint(canvas))
 
 
-def paint_sheet(names: Sequence[str] | None = None, tile_px: int = 256) -> Image:
+def paint_sheet(names: Sequence[str] | None = None, tile_px: int = TILE_PX) -> Image:
     """Paint a contact sheet: every style small, with its name below.
 
     Args:
