@@ -54,11 +54,11 @@ def test_ranking_loss_by_hand() -> None:
 def test_padding_does_not_change_a_sentence() -> None:
     torch.manual_seed(0)
     model = JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8)).eval()
-    short = model.sentences(pad_sentences([[4, 5]], 24))
-    long = model.sentences(pad_sentences([[4, 5], [6, 7, 8, 5, 4]], 24))
+    short = model.sentences(pad_sentences([[4, 5]]))
+    long = model.sentences(pad_sentences([[4, 5], [6, 7, 8, 5, 4]]))
     assert torch.allclose(short[0], long[0], atol=1e-6)
     assert torch.allclose(long.norm(dim=1), torch.ones(2), atol=1e-6)
-    assert pad_sentences([[], [4] * 30], 24).shape == (2, 24)
+    assert pad_sentences([[], [4] * 30]).shape == (2, 24)
 
 
 def test_a_file_without_a_matcher_is_refused(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_all_that_describes_asks_it(features: Tensor) -> None:
     """The page, the alignment and the card say what the matcher likes, too."""
     captioner, backbone = asking(4.0), small_backbone()
     picture = to_picture(photo(96, 1))
-    own = describe(picture, captioner, backbone, CaptionOptions())
+    own = describe(Path("a.png"), picture, captioner, backbone, CaptionOptions())
     assert own.caption.text == caption(picture, captioner=captioner, backbone=backbone).text
     changed = describe_with(own, captioner, 1, "water").caption
     assert [each.word for each in changed.words[:2]] == [own.caption.words[0].word, "water"]

@@ -85,7 +85,6 @@ def test_cider_by_hand() -> None:
     assert scorer.score(["red", "cat"], one) == pytest.approx(10 * 0.5 / 4)
     longer = scorer.score(["red", "dog", "dog"], one)  # clipped, and one word too long
     cosine = math.log(2) ** 2 * 2 / (math.hypot(1, 1) * math.hypot(1, 2) * math.log(2) ** 2)
-    pairs = 1 / math.sqrt(2)
     unseen = math.log(2)
     norm = math.hypot(math.log(2), unseen)
     pairs = math.log(2) / norm

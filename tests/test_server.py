@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from dataclasses import replace
@@ -15,9 +16,10 @@ from PIL import Image
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
+from stylecap.backbone import check_layers
 from stylecap.captioning.options import CaptionOptions
 from stylecap.cli.main import main
-from stylecap.errors import InputError, LimitError, OptionError
+from stylecap.errors import InputError, LimitError, OptionError, StylecapError
 from stylecap.images import load_picture, split_alpha
 from stylecap.options import options_of
 from stylecap.server import faults
@@ -26,13 +28,22 @@ from stylecap.server.guard import Guard
 from stylecap.server.history import History, owner_of
 from stylecap.server.jobs import BATCH, QUICK, BusyError, JobQueue
 from stylecap.server.options import PageOptions
-from stylecap.server.painting import MACHINES, PaintRequest, check_request, restore
+from stylecap.server.painting import (
+    MACHINES,
+    PaintRequest,
+    check_file,
+    check_request,
+    open_picture,
+    restore,
+    restore_from,
+)
 from stylecap.server.regions import LABEL_STEP, keep_seen, propose, read_mask
-from stylecap.server.site import Site
+from stylecap.server.site import Site, within_limits
 from stylecap.server.web import preferred_language
 from stylecap.style.builtin import STYLES, paint_style
-from stylecap.style.options import StyleOptions
+from stylecap.style.options import PRESETS, StyleOptions
 from tests.page import png_address, write_photo
+from tests.small import small_captioner
 
 ANN, BOB = owner_of("ann" * 10), owner_of("bob" * 10)
 
@@ -320,6 +331,32 @@ def test_regions_come_back_with_their_mask_and_what_is_outside(tmp_path):
     assert found.masked and not found.keep_outside
 
 
+def test_a_painting_that_began_from_a_picture_does_so_again(tmp_path):
+    from stylecap.files import file_sha256
+    from stylecap.record import InputRecord, RunRecord
+
+    photo, start = write_photo(tmp_path / "cat.png"), write_photo(tmp_path / "start.png", seed=2)
+    inputs = tuple(
+        InputRecord(role, path.name, file_sha256(path))
+        for role, path in (("content", photo), ("init", start))
+    )
+    record = RunRecord("stylize", {"init": "image"}, inputs)
+    found = restore(record, [photo, start])
+    assert (found.start, found.options.init, found.missing) == (start, "image", ())
+    found = restore(record, [photo])
+    assert (found.start, found.options.init, found.missing) == (None, "content", ("start.png",))
+
+
+def test_options_are_cut_to_what_the_page_allows():
+    limits = PageOptions(max_size=300, max_steps=50)
+    for name in PRESETS:
+        options = within_limits(StyleOptions.preset(name), limits)
+        assert options.size <= 300 and options.steps <= 50
+        check_request(PaintRequest(Path("a.png"), ("mosaic",), options), limits)
+    small = StyleOptions(size=200, steps=40, seed=3)
+    assert within_limits(small, limits) == small
+
+
 def test_a_fault_is_told_without_folders_and_logged_with_them(caplog):
     fault = faults.note(InputError("/home/ann/secret/cat.png: is text, not a picture; see --size"))
     assert fault.kind == "input" and fault.reason == "cat.png: is text, not a picture; see size"
@@ -381,9 +418,81 @@ def test_everything_is_said_in_both_languages():
         assert bool(english(key)) == bool(korean(key)), key
     same = [k for k in keys() if english(k) == korean(k) and english(k)]
     assert same == ["title"]
-    for name in options_of(StyleOptions):
-        if name not in MACHINES:
+    for options in (StyleOptions, CaptionOptions):
+        for name, declared in options_of(options).items():
+            if name in (*MACHINES, "prefix"):  # not on the page
+                continue
             assert korean.option(name) != name
+            assert bool(english.help(name, declared.help)) >= bool(korean.help(name, "")), name
+
+
+def refused(work, *given, **more):
+    with pytest.raises(StylecapError) as caught:
+        work(*given, **more)
+    return faults.note(caught.value).reason
+
+
+def test_what_went_wrong_is_said_in_the_language_of_the_page(site, tmp_path):
+    """The library's own sentences, as they are raised."""
+    from stylecap._ui.reasons import reason
+    from stylecap._ui.words import Words
+
+    photo, limits = write_photo(tmp_path / "cat.png"), site.options
+    files = {
+        "empty.png": b"",
+        "text.png": b"no picture",
+        "cut.jpg": b"\xff\xd8\xff\xe0" + bytes(90),
+        "what.png": bytes(range(256)) * 4,
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    huge = tmp_path / "huge.png"
+    Image.new("1", (1100, 1000)).save(huge)
+    (tmp_path / "large.png").write_bytes(bytes(1_000_001))
+
+    def asks(*styles, image=None, **changes):
+        check_request(PaintRequest(photo, styles, StyleOptions(**changes), image), limits)
+
+    captioner = small_captioner()
+    said = [
+        *(refused(open_picture, tmp_path / name, limits) for name in files),
+        refused(open_picture, huge, replace(limits, max_megapixels=1)),
+        refused(check_file, huge, replace(limits, max_megapixels=1)),
+        refused(check_file, tmp_path / "large.png", replace(limits, max_megabytes=1)),
+        refused(asks, "mosaic", size=5000),
+        refused(asks, "mosaic", steps=40_000),
+        refused(asks, *["mosaic"] * 20),
+        refused(asks, "mosaic", blend=(1, 2)),
+        refused(asks, "mosaic", init="image"),
+        refused(StyleOptions, size=3),
+        refused(StyleOptions, strength=2.0),
+        refused(StyleOptions, seed=-1),
+        refused(StyleOptions, color="sepia"),
+        refused(StyleOptions, blend=(0, 0)),
+        refused(StyleOptions, blend=(-1, 2)),
+        refused(StyleOptions, layer_weights=(1, 2)),
+        refused(CaptionOptions, beam=0),
+        refused(captioner.check, CaptionOptions(match_weight=2.0)),
+        refused(captioner.check, CaptionOptions(prefix="zebra")),
+        refused(captioner.check, CaptionOptions(prefix="a dog", max_words=1)),
+        refused(check_layers, "vgg16", ["relu9"]),
+        refused(site.given, ANN, "/nowhere.png"),
+        refused(site.history.item, ANN, "none"),
+        refused(site.batches.pack, ANN, "none"),
+        refused(read_mask, "none"),
+        refused(restore_from, photo, ANN, site),
+        "unexpected error, in the log as 1234abcd",
+    ]
+    english, korean = Words("en"), Words("ko")
+    for text in said:
+        told = reason(korean, text)
+        assert re.search("[가-힣]", told) and "{" not in told, text
+        assert not re.search(r"\b(expected|got|give|this|choose)\b", told), told
+    assert reason(korean, "size: expected a whole number from 16 to 20, got 3") == (
+        "긴 변 (px): 쓸 수 있는 값은 16부터 20까지의 정수입니다. 받은 값: 3"
+    )
+    assert reason(english, "size: expected a number, got 3").startswith("Long side, px: expected")
+    assert reason(korean, "nobody has said this yet") == "nobody has said this yet"
 
 
 def test_controls_are_made_from_the_options_and_read_back():
@@ -419,6 +528,27 @@ def test_a_number_that_may_be_unset_is_a_text():
     for wrong in ("four", "3, 4", "2.5", "0", 3):
         with pytest.raises(OptionError, match="beam: expected"):
             controls.read([wrong, "", ""])
+
+
+def test_a_number_out_of_its_range_is_refused_by_the_options():
+    """Not by gradio, whose message is English on every page."""
+    from stylecap._ui.controls import Controls
+    from stylecap._ui.words import Words
+
+    controls = Controls(StyleOptions, Words("ko"), {}, {"size": 400})
+    controls.add("size", "seed", "strength")
+    for name, value in (("size", 512), ("seed", -1), ("strength", 7.0)):
+        assert controls.by_name[name].preprocess(value) == value
+    with pytest.raises(OptionError, match="seed: expected"):
+        controls.read([300, -1, 0.5])
+
+
+def test_of_a_folder_the_pictures_are_taken():
+    from stylecap._ui.inputs import all_given
+
+    folder = ["/x/a.PNG", "/x/.DS_Store", "/x/._a.png", "/x/Thumbs.db", "/x/b.webp"]
+    assert all_given(["/x/notes.txt"], folder) == ["/x/notes.txt", "/x/a.PNG", "/x/b.webp"]
+    assert all_given(None, None) == []
 
 
 # batches
@@ -481,6 +611,28 @@ def test_a_batch_that_is_deleted_leaves_nothing_behind(tmp_path, monkeypatch):
     until(lambda: site.queue.counts() == {"waiting": 0, "running": 0})
     assert not folder.exists() and not site.batches.all_of(ANN)
     site.close()
+
+
+def test_a_batch_that_waits_is_deleted_at_once(tmp_path):
+    site = Site(PageOptions(folder=str(tmp_path / "page")))
+    busy = threading.Event()
+    site.queue.submit("", "", lambda job: busy.wait(20), lane=BATCH)
+    photo = write_photo(tmp_path / "a.png")
+    name = site.batches.start(ANN, [photo], ["mosaic"], StyleOptions()).name
+    begin = time.monotonic()
+    site.batches.remove(ANN, name)
+    assert time.monotonic() - begin < 5 and site.history.place(ANN, name) is None
+    busy.set()
+    site.close()
+
+
+def test_deleting_all_deletes_what_was_sent(site):
+    mine, ours = (write_photo(site.history.folder / f"{n}.png") for n in ("mine", "ours"))
+    for owner, path in ((ANN, mine), (ANN, ours), (BOB, ours)):
+        site.remember_upload(owner, str(path))
+    site.batches.remove_all(ANN)
+    assert not mine.exists() and ours.exists()
+    assert not site.may_read(ANN, ours) and site.may_read(BOB, ours)
 
 
 def test_a_batch_within_the_limits_whose_painting_fails_says_so(tmp_path, monkeypatch):

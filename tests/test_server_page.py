@@ -181,7 +181,7 @@ def test_captions_words_and_folders(ann, photo, tmp_path):
     assert "Copy" in answer and answer.count("data-say") >= 1 and "Probability" in answer
     assert "Where it looked" in ann.call_now("look", [None], {"place": 0})
     assert "sc-words" in ann.call("try_word", [None], {"place": 0, "word": "dog"})
-    ann.call("put_alt", [given, None])
+    assert "Download the picture with its alt text" in ann.call("put_alt", [None])
     bad = ann.given(b"no picture at all", "bad.png")
     listed = ann.call("describe_all", ann.labelled("describe_all", **{FOLDER: [given, bad]}))
     assert "2 of 2 done" in listed and "bad.png: is text" in listed
@@ -196,7 +196,7 @@ def test_the_network_can_be_looked_into(ann, photo):
     ann.call_now("choose_network", ["alexnet"])
     answer = ann.call("look_inside", [ann.given(photo), "alexnet", "relu1"])
     assert answer.count("<figure") == 24 + 5 and "stochastic, one draw" in answer
-    assert "no pooling" not in ann.call("look_inside", [ann.given(photo), "alexnet", "pool5"])
+    assert ann.call("look_inside", [ann.given(photo), "alexnet", "pool5"]).count("<figure") == 24
 
 
 def test_a_painted_mask_changes_what_is_inside(ann, photo, tmp_path):

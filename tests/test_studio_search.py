@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 
@@ -94,6 +93,11 @@ def test_only_what_changed_is_computed_again(tmp_path: Path) -> None:
     hits = index.search("content", RED, 9)
     assert {hit.path.name for hit in hits[:2]} == {"a.png", "b.png"}
     assert len(hits) == len(index) == 3
+    (tmp_path / "b.png").write_bytes(b"damaged")
+    done = index.update([path for path in paths if path.exists()], ByColor())
+    assert (done.removed, [path.name for path, _ in done.failed]) == (1, ["b.png"])
+    assert "b.png" not in {hit.path.name for hit in index.search("content", RED, 9)}
+    pictures(tmp_path, b="#fe0100")
     other = ByColor("another network")
     assert index.update([path for path in paths if path.exists()], other).added == 3
     assert len(index) == 3 and len(list((tmp_path / "index").iterdir())) == 1
@@ -351,10 +355,8 @@ def test_reading_agrees_with_describing() -> None:
     long = captioner.read(features, [["a"], words, words[:2]])
     options = CaptionOptions(method="greedy", prefix=" ".join(words), max_words=len(words))
     for row, caption in enumerate(captioner.describe(features, options)):
-        # Described up to its last word; the end's probability is what is left of the sum.
-        written = sum(math.log(word.prob) for word in caption.words)
-        end = float(long[row, 1]) * (len(words) + 1) - written
-        assert end < 0
+        assert [word.word for word in caption.words] == words
+        assert float(long[row, 1]) * (len(words) + 1) == pytest.approx(caption.log_prob, abs=1e-3)
     assert torch.allclose(captioner.read(features[1:], [words])[0], long[1:, 1], atol=1e-5)
     assert captioner.read(features, []).shape == (2, 0)
 

@@ -13,8 +13,9 @@ from stylecap.style.builtin import STYLES
 
 from . import pieces
 from .context import Context
-from .inputs import many
+from .inputs import all_given, many
 from .painting import Settings, style_tiles
+from .reasons import reason
 
 _LOOK_SECONDS = 2.0
 _FIRST_STYLES = ["night-swirls"]
@@ -60,7 +61,7 @@ def batch_tab(page: Context, tab: gr.Tab) -> None:
     ) -> list[Any]:
         try:
             owner = page.owner(request)
-            paths = [site.given(owner, path) for path in [*(files or ()), *(folder or ())]]
+            paths = [site.given(owner, path) for path in all_given(files, folder)]
             manners: list[str | Path] = [*map(str, styles or ())]
             manners += [site.given(owner, path) for path in own or ()]
             for key, given in (("need.photos", paths), ("need.style", manners)):
@@ -116,8 +117,8 @@ def _batch(page: Context, batch: Batch) -> str:
         for each in done
     ]
     # A photo that cannot be read fails in every style, for the same reason.
-    reasons = dict.fromkeys(each.error for each in failed)
-    wrong = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
+    reasons = dict.fromkeys(reason(words, each.error) for each in failed)
+    wrong = "".join(f"<li>{escape(each)}</li>" for each in reasons)
     buttons = ""
     if done:
         address = page.link(batch.name, "all.zip", download=True)
@@ -143,7 +144,7 @@ def _state(page: Context, batch: Batch) -> str:
     words = page.words
     if batch.state != GOING:
         text = words({DONE: "batch.done", FAILED: "batch.failed"}.get(batch.state, "batch.stopped"))
-        return f"{text}: {batch.error}" if batch.error else text
+        return f"{text}: {reason(words, batch.error)}" if batch.error else text
     now = page.site.batches.progress(batch.name)
     if now is None:
         return words("batch.waiting")

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from stylecap.captioning.options import CaptionOptions
-from stylecap.errors import InputError, OutputError, WeightsError
+from stylecap.errors import LimitError, OutputError, WeightsError
 from stylecap.images import save_picture, write_alt_text
 from stylecap.server import describing, faults
 from stylecap.server.describing import Described
@@ -22,7 +22,8 @@ from stylecap.server.painting import open_picture
 from . import pieces
 from .context import Context
 from .controls import Controls
-from .inputs import many, picture
+from .inputs import all_given, many, picture
+from .reasons import reason
 
 _NOT_HERE = ("backbone", "prefix", "seed")  # the captioner's own; clicked words; one picture
 
@@ -61,7 +62,7 @@ def caption_tab(page: Context) -> None:
                 captioner = site.captioner()
                 picture = open_picture(given, site.options)
                 backbone = site.backbone(captioner.backbone_name)
-                return describing.describe(picture, captioner, backbone, options)
+                return describing.describe(given, picture, captioner, backbone, options)
 
             found = await page.quickly(request, work)
             return _shown(page, found)
@@ -91,12 +92,12 @@ def caption_tab(page: Context) -> None:
         except Exception as error:
             return [found, gr.skip(), page.alert(error), gr.skip(), gr.skip(), ""]
 
-    async def put_alt(request: gr.Request, path: str | None, found: Described | None) -> str:
+    async def put_alt(request: gr.Request, found: Described | None) -> str:
+        if found is None:
+            return ""
         try:
             owner = page.owner(request)
-            given = site.given(owner, path)
-            if given is None or found is None:
-                return ""
+            given = site.given(owner, str(found.path))
             text = found.caption.text
             name, file, changed = await page.quickly(
                 request, lambda: _with_alt(page, owner, given, text)
@@ -112,30 +113,33 @@ def caption_tab(page: Context) -> None:
         folder: list[str] | None,
         *values: Any,
     ) -> AsyncIterator[str]:
+        rows: list[describing.Row] = []
+        failed, count = "", 0
         try:
             owner = page.owner(request)
-            paths = [*(files or ()), *(folder or ())]
-            given = [Path(path) for path in paths if site.given(owner, path)]
+            given = [site.given(owner, path) for path in all_given(files, folder)]
+            count = len(given)
             if not given:
                 yield pieces.complaint(words("need.files"))
                 return
-            if len(given) > site.options.max_files:
-                raise InputError(
-                    f"folder: {len(given)} files are more than the {site.options.max_files} that "
-                    "this page takes at a time"
+            if count > site.options.max_files:
+                raise LimitError(
+                    f"folder: this page describes up to {site.options.max_files} pictures at a "
+                    f"time, got {count}"
                 )
             options = replace(controls.read(values), alternatives=1)
-            rows: list[describing.Row] = []
             for path in given:
                 work = partial(describing.describe_file, path, site, options)
                 rows.append(await page.quickly(request, work))
-                yield _rows(page, rows, len(given))
+                yield _rows(page, rows, count)
+        except Exception as error:
+            failed = _failure(page, error)
+        if rows:  # those that are described are kept, whatever became of the others
             made = site.history.new_folder(owner)
             describing.write_table(rows, made / "captions.csv")
             address = page.link(made.name, "captions.csv", download=True)
-            yield pieces.link(words("caption.folder.csv"), address) + _rows(page, rows, len(given))
-        except Exception as error:
-            yield _failure(page, error)
+            failed += pieces.link(words("caption.folder.csv"), address) + _rows(page, rows, count)
+        yield failed
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
     outputs = [seen, sentence, detail, others, alt, alt_link]
@@ -144,7 +148,7 @@ def caption_tab(page: Context) -> None:
     photo.upload(describe, given, outputs, **private)
     sentence.click(look, seen, [sentence, detail], api_name="look", queue=False, **private)
     detail.click(try_word, seen, outputs, api_name="try_word", **private)
-    alt.click(put_alt, [photo, seen], alt_link, api_name="put_alt", **private)
+    alt.click(put_alt, seen, alt_link, api_name="put_alt", **private)
     go_all.click(
         describe_all, [*files, *controls.components], listed, api_name="describe_all", **private
     )
@@ -219,7 +223,11 @@ def _others(page: Context, found: Described) -> str:
 def _rows(page: Context, rows: list[describing.Row], count: int) -> str:
     words = page.words
     shown = [
-        (row.name, row.caption or row.problem, "" if row.prob is None else pieces.percent(row.prob))
+        (
+            row.name,
+            row.caption or reason(words, row.problem),
+            "" if row.prob is None else pieces.percent(row.prob),
+        )
         for row in rows
     ]
     head = (words("caption.file"), words("caption.text"), words("caption.prob"))

@@ -10,6 +10,7 @@ import gradio as gr
 from stylecap.errors import OptionError
 from stylecap.options import Option, options_of
 
+from .inputs import as_it_comes
 from .words import Words
 
 Options = TypeVar("Options")
@@ -44,6 +45,11 @@ def control(declared: Option, words: Words, value: Any, most: float | None = Non
         return gr.Textbox(lines=1, max_length=50, placeholder=words("option.unset"), **shown)
     if declared.many or declared.kind is str:
         return gr.Textbox(lines=1, max_length=500, **shown)
+    # Out of its range, a value is the dataclass's to refuse, in the page's language.
+    return as_it_comes(_number(declared, shown, least, most))
+
+
+def _number(declared: Option, shown: dict[str, Any], least: Any, most: Any) -> Any:
     whole = declared.kind is int
     span = None if least is None or most is None else (least, most)
     if span is not None and span[1] - span[0] <= _SLIDER_SPAN:

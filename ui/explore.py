@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from stylecap.backbone import BACKBONES, architecture
-from stylecap.errors import OptionError
+from stylecap.errors import InputError, OptionError
 from stylecap.server.painting import open_picture
 from stylecap.studio.explore import (
     FeatureMap,
@@ -36,7 +36,7 @@ def explore_tab(page: Context) -> None:
         with gr.Column(scale=4, min_width=300):
             photo = picture(words("explore.picture"), height=260, elem_id="explore-photo")
             chosen = gr.Dropdown(
-                _networks(), value=network, label=words("explore.network"), filterable=False
+                list(BACKBONES), value=network, label=words("explore.network"), filterable=False
             )
             at = gr.Dropdown(
                 _layers(network), value=layer, label=words("explore.layer"), elem_id="layer"
@@ -63,7 +63,7 @@ def explore_tab(page: Context) -> None:
                 maps = feature_maps(backbone, image, layer, _MAPS)
                 try:
                     return maps, compare_poolings(backbone, image, layer)
-                except OptionError:  # no pooling above it
+                except (OptionError, InputError):  # no pooling above it, or too small for it
                     return maps, []
 
             maps, pools = await page.quickly(request, work)
@@ -76,11 +76,6 @@ def explore_tab(page: Context) -> None:
     go.click(look, [photo, chosen, at], shown, api_name="look_inside", **private)
     photo.upload(look, [photo, chosen, at], shown, **private)
     at.input(look, [photo, chosen, at], shown, **private)
-
-
-def _networks() -> list[str]:
-    """Those whose weights come with stylecap, and VGG-19, which can be fetched."""
-    return list(BACKBONES)
 
 
 def _layers(network: str) -> list[str]:

@@ -47,9 +47,9 @@ def history_tab(
             return [*show(request)]
         try:
             item = site.history.item(owner, str(said.get("style")))
+            return [gr.skip(), _item(page, owner, item)]
         except StylecapError as error:
             return [gr.skip(), page.alert(error)]
-        return [gr.skip(), _item(page, owner, item)]
 
     def act(request: gr.Request, event: gr.EventData) -> list[Any]:
         owner, said = page.owner(request), _said(event)

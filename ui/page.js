@@ -16,6 +16,7 @@
     } else if ('copy' in target.dataset) {
       copy(target.dataset.copy).then(() => {
         const text = target.textContent;
+        if (text === target.dataset.copied) return;
         target.textContent = target.dataset.copied;
         setTimeout(() => { target.textContent = text; }, 1500);
       });
@@ -152,11 +153,12 @@
         event.preventDefault();
       });
       this.canvas.addEventListener('pointermove', (event) => {
-        if (event.buttons) this.go(this.at(event));
+        if (this.canvas.hasPointerCapture(event.pointerId)) this.go(this.at(event));
       });
       this.canvas.addEventListener('pointerup', (event) => this.end(this.at(event)));
       this.canvas.addEventListener('keydown', (event) => this.key(event));
-      this.canvas.addEventListener('blur', () => this.draw());
+      this.canvas.addEventListener('keyup', (event) => { if (event.key === ' ') this.down = false; });
+      this.canvas.addEventListener('blur', () => { this.down = false; this.draw(); });
       place.addEventListener('click', (event) => this.press(event.target.closest('button')));
     }
 
@@ -230,7 +232,6 @@
       if (event.key === ' ') {
         if (!event.repeat) this.begin([...this.cursor]);
         this.down = true;
-        this.canvas.addEventListener('keyup', () => { this.down = false; }, { once: true });
       } else if (moves[event.key]) {
         const next = this.cursor.map((v, i) => Math.min(1, Math.max(0, v + 0.02 * moves[event.key][i])));
         if (event.shiftKey || this.down) this.go(next); else { this.cursor = next; this.draw(); }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,9 @@ class Settings:
         words, limits = page.words, page.site.options
         chosen = default_preset()
         most = {"size": limits.max_size, "steps": limits.max_steps}
-        values = within_limits(PRESETS[chosen], limits)
-        self.first = StyleOptions(**values)
+        self.first = within_limits(StyleOptions.preset(chosen), limits)
         self._page = page
-        self.controls = Controls(StyleOptions, words, values, most)
+        self.controls = Controls(StyleOptions, words, asdict(self.first), most)
         self.preset = gr.Radio(
             [(words(f"preset.{name}"), name) for name in PRESETS],
             value=chosen,
@@ -93,8 +92,8 @@ class Settings:
         changed = sorted({name for preset in PRESETS.values() for name in preset})
 
         def choose(preset: str) -> list[Any]:
-            values = within_limits(PRESETS.get(preset, {}), limits)
-            return [values.get(name, getattr(StyleOptions(), name)) for name in changed]
+            options = within_limits(StyleOptions.preset(preset), limits)
+            return [getattr(options, name) for name in changed]
 
         self.preset.input(
             choose,
@@ -130,7 +129,9 @@ class Settings:
         """Values for `inputs` that say restored settings."""
         names = [style for style in more if isinstance(style, str)]
         files = [str(style) for style in more if isinstance(style, Path)]
-        return [names, files or None, None, *self.controls.show(found.options)]
+        start = None if found.start is None else str(found.start)
+        options = within_limits(found.options, self._page.site.options)
+        return [names, files or None, start, *self.controls.show(options)]
 
 
 class Result:
@@ -145,7 +146,7 @@ class Result:
         self._page = page
         empty = pieces.empty(page.words("result.empty"), page.words(steps))
         self.stage = pieces.panel(empty, elem_classes="sc-result")
-        self.status = pieces.panel(elem_classes="sc-status")
+        self.status = pieces.panel()
         self.stop = gr.Button(page.words("stop"), visible=False, elem_classes="sc-stop")
         self.about = pieces.panel(elem_classes="sc-about")
 
@@ -220,7 +221,12 @@ def outcome(page: Context, record: RunRecord) -> str:
 
 
 def commands(page: Context, record: RunRecord) -> str:
-    """The same painting from the command line and from Python, folded."""
+    """The same painting from the command line and from Python, folded.
+
+    Empty where the photo was kept outside a region, which only the page does.
+    """
+    if record.result.get("outside"):
+        return ""
     words = page.words
     names: dict[str, list[str]] = {"content": [], "style": [], "init": [], "mask": []}
     for entry in record.inputs:
@@ -433,8 +439,8 @@ def style_tiles(page: Context, chosen: Collection[str], *, many: bool = False) -
 def _presets(page: Context) -> str:
     """What the presets stand for, within the page's limits."""
     parts = []
-    for name, preset in PRESETS.items():
-        options = StyleOptions(**within_limits(preset, page.site.options))
+    for name in PRESETS:
+        options = within_limits(StyleOptions.preset(name), page.site.options)
         values = {"name": page.words(f"preset.{name}"), "size": options.size}
         parts.append(page.words("preset.info", **values, steps=options.steps))
     return " · ".join(parts)

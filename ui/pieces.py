@@ -18,6 +18,7 @@ from PIL import Image
 from stylecap.progress import Progress
 from stylecap.server.faults import Fault
 
+from .reasons import reason
 from .words import Words
 
 _PRESS = """
@@ -50,7 +51,7 @@ def alert(words: Words, fault: Fault) -> str:
     """One friendly sentence with the number under which the log has the rest."""
     text = f"<strong>{escape(words(f'fault.{fault.kind}'))}</strong>"
     if fault.reason and not fault.kind.startswith("busy"):
-        text += f" {escape(fault.reason)}"
+        text += f" {escape(reason(words, fault.reason))}"
     number = escape(words("fault.number", number=fault.number))
     return f'<p class="sc-alert" role="alert">{text} <small>{number}</small></p>'
 
@@ -169,14 +170,14 @@ def table(
     )
 
 
-def figures(entries: Iterable[tuple[str, str]], kind: str = "") -> str:
+def figures(entries: Iterable[tuple[str, str]]) -> str:
     """Small pictures with a line below each: (address, text)."""
     made = "".join(
         f'<figure><img src="{escape(address)}" alt="{escape(text)}" loading="lazy">'
         f"<figcaption>{escape(text)}</figcaption></figure>"
         for address, text in entries
     )
-    return f'<div class="sc-figures {kind}">{made}</div>'
+    return f'<div class="sc-figures">{made}</div>'
 
 
 def heading(text: str) -> str:

@@ -124,12 +124,16 @@ def regions_tab(page: Context) -> RegionsTab:
             if len(chosen) < len(places):
                 yield result.complaint("need.style")
                 return
+            mask = read_mask(drawn)
+            if len(set(mask.getextrema())) < 2:  # all of it, or nothing
+                yield result.complaint("need.mask")
+                return
             asked = PaintRequest(
                 site.given(owner, photo),
                 chosen,
                 options,
                 begin,
-                mask=read_mask(drawn),
+                mask=mask,
                 keep_outside=outside == _KEEP,
             )
             async for update in result.run(request, asked):

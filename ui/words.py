@@ -430,6 +430,10 @@ class Words:
         text = _TABLE[key][self._column]
         return text.format(**values) if values else text
 
+    def knows(self, key: str) -> bool:
+        """Whether there are words for a key."""
+        return key in _TABLE
+
     def option(self, name: str) -> str:
         """The label of an option."""
         return self(f"option.{name}")

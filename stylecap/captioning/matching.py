@@ -145,9 +145,9 @@ def ranking_loss(scores: Tensor, margin: float, *, hardest: bool = True) -> Tens
     return (of_pictures.sum(1) + of_sentences.sum(0)).mean()
 
 
-def pad_sentences(sentences: Sequence[Sequence[int]], max_words: int = _MAX_WORDS) -> Tensor:
+def pad_sentences(sentences: Sequence[Sequence[int]]) -> Tensor:
     """Ids of sentences as (B, T), cut and padded; an empty one becomes one unknown word."""
-    cut = [list(ids[:max_words]) or [UNK] for ids in sentences]
+    cut = [list(ids[:_MAX_WORDS]) or [UNK] for ids in sentences]
     tokens = torch.full((len(cut), max(map(len, cut), default=1)), PAD)
     for row, ids in enumerate(cut):
         tokens[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)

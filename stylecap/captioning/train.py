@@ -45,7 +45,7 @@ PHASES = ("words", "reward", "mean")
 #: How much the weights after the rewards count in the means that are tried; the rest is of those
 #: before.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

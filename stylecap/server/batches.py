@@ -155,7 +155,7 @@ class Batches:
             self._update(owner, name, state=STOPPED)
             job = self._jobs.get(name)
             if job is not None:
-                job.stop()
+                self._site.queue.end(job)
 
     def remove(self, owner: str, name: str) -> None:
         """Stop a batch and delete all of it."""
@@ -167,10 +167,11 @@ class Batches:
             self._site.history.remove(owner, name)
 
     def remove_all(self, owner: str) -> None:
-        """Stop a visitor's batches and delete all that they have here, paintings included."""
+        """Stop a visitor's batches, and delete all that they painted or sent."""
         for batch in self.all_of(owner):
             self.stop(owner, batch.name)
         self._site.history.remove(owner)
+        self._site.forget_uploads(owner)
 
     def pack(self, owner: str, name: str) -> Path:
         """A ZIP of what is painted so far, with a table of everything.

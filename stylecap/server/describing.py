@@ -39,40 +39,45 @@ class Described:
         features: what the captioner reads.
         caption: the latest description.
         options: with which it was made.
+        path: of the picture's file.
     """
 
     picture: Image.Image
     features: Tensor
     caption: Caption
     options: CaptionOptions
+    path: Path
 
 
 def describe(
-    picture: Image.Image, captioner: Captioner, backbone: Backbone, options: CaptionOptions
+    path: Path,
+    picture: Image.Image,
+    captioner: Captioner,
+    backbone: Backbone,
+    options: CaptionOptions,
 ) -> Described:
-    """Describe a picture."""
+    """Describe a picture that was read from a path."""
     captioner.check(options)
     shown = split_alpha(picture)[0]
     shown = scale_picture(shown, _SHOWN_SIDE_PX, enlarge=False)
     features = captioner.features(backbone, captioner.see(picture))
     caption = captioner.describe(features, options)[0]
-    return Described(shown, features, caption, options)
+    return Described(shown, features, caption, options, path)
 
 
-def describe_with(seen: Described, captioner: Captioner, place: int, word: str | None) -> Described:
+def describe_with(seen: Described, captioner: Captioner, place: int, word: str) -> Described:
     """Decode again with another word at one place; the words before it stay.
 
     Args:
         seen: the description so far.
         captioner: the same as before.
         place: of the word, from 0.
-        word: to be put there; None lets the captioner choose everything again.
+        word: to be put there.
     Raises:
         OptionError: the captioner does not know the word.
     """
     kept = [each.word for each in seen.caption.words[:place]]
-    prefix = "" if word is None else " ".join([*kept, word])
-    options = replace(seen.options, prefix=prefix)
+    options = replace(seen.options, prefix=" ".join([*kept, word]))
     return replace(seen, caption=captioner.describe(seen.features, options)[0], options=options)
 
 
@@ -112,7 +117,7 @@ def describe_file(path: Path, site: Site, options: CaptionOptions) -> Row:
         picture = open_picture(path, site.options)
     except StylecapError as error:
         return Row(path.name, "", None, public_words(str(error)))
-    found = describe(picture, captioner, backbone, options).caption
+    found = describe(path, picture, captioner, backbone, options).caption
     return Row(path.name, found.text, probability(found.log_prob), "")
 
 

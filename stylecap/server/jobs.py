@@ -130,7 +130,7 @@ class JobQueue:
             owner: whose it is.
             session: tab of the owner.
             work: what to do.
-            lane: `SINGLE` or `BATCH`.
+            lane: `QUICK`, `SINGLE` or `BATCH`.
             unlimited: it was let in before, so that no limit holds.
         Raises:
             BusyError: the line is full, or the owner has enough in it.
@@ -167,6 +167,12 @@ class JobQueue:
                 job.stop()
             self._forget_stopped()
         return len(jobs)
+
+    def end(self, job: Job) -> None:
+        """Stop a job; one that waits is over at once."""
+        with self._changed:
+            job.stop()
+            self._forget_stopped()
 
     def counts(self) -> dict[str, int]:
         """How many jobs wait and run."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from stylecap.backbone import architecture
-from stylecap.errors import InputError, LimitError, OptionError, RecordError, StylecapError
+from stylecap.errors import InputError, LimitError, OptionError, RecordError
 from stylecap.files import file_sha256
 from stylecap.images import (
     fit_long_side,
@@ -242,6 +242,7 @@ class Restored:
         missing: names of pictures that are not here.
         masked: it was painted in regions.
         mask: file that says where, or None if they have to be marked again.
+        start: file that it was painted from, if that was not the photo.
         keep_outside: outside its region the photo stayed as it was.
     """
 
@@ -251,6 +252,7 @@ class Restored:
     missing: tuple[str, ...]
     masked: bool
     mask: Path | None
+    start: Path | None
     keep_outside: bool
 
 
@@ -283,6 +285,7 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
             by_hash[file_sha256(path)] = path
     content: Path | None = None
     mask: Path | None = None
+    start: Path | None = None
     styles: list[str | Path] = []
     missing = []
     keep_outside = record.result.get("outside") == _KEPT
@@ -303,14 +306,18 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
             missing.append(entry.name)
         elif entry.role == "content":
             content = found
+        elif entry.role == "init":
+            start = found
         elif entry.role == "style":
             styles.append(found)
-    if options.init == "image":  # its picture is asked for again
+    if options.init == "image" and start is None:
         options = replace(options, init="content")
     if options.blend and len(options.blend) != len(styles):
         options = replace(options, blend=())
     masked = any(entry.role == "mask" for entry in entries)
-    return Restored(options, content, tuple(styles), tuple(missing), masked, mask, keep_outside)
+    return Restored(
+        options, content, tuple(styles), tuple(missing), masked, mask, start, keep_outside
+    )
 
 
 def restore_from(path: Path, owner: str, site: Site) -> Restored:
@@ -361,7 +368,7 @@ def _captions(site: Site, pictures: Sequence[Image.Image]) -> tuple[str, ...]:
         return tuple(
             caption(each, captioner=captioner, backbone=backbone).text for each in pictures
         )
-    except StylecapError as error:
+    except Exception as error:  # the painting is there all the same
         log.info("no captions beside paintings: %s", error)
         return ()
 

@@ -7,8 +7,8 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -132,6 +132,16 @@ class Site:
             raise InputError("style: there is no built-in style of that name")
         return self.history.shared / f"{style}.webp"
 
+    def forget_uploads(self, owner: str) -> None:
+        """Delete what a visitor sent, unless others sent the same file."""
+        with self._lock:
+            for path, owners in list(self._uploads.items()):
+                owners.discard(owner)
+                if not owners:
+                    del self._uploads[path]
+                    with suppress(OSError):
+                        os.unlink(path)
+
     def remember_upload(self, owner: str, path: str) -> None:
         """Note whose an uploaded file is."""
         with self._lock:
@@ -208,7 +218,7 @@ def default_preset() -> str:
     return "balanced" if available_devices()[0] != "cpu" else "draft"
 
 
-def within_limits(values: Mapping[str, Any], limits: PageOptions) -> dict[str, Any]:
-    """Preset values cut to what the page allows."""
-    most = {"size": limits.max_size, "steps": limits.max_steps}
-    return {name: min(value, most.get(name, value)) for name, value in values.items()}
+def within_limits(options: StyleOptions, limits: PageOptions) -> StyleOptions:
+    """Options cut to what the page allows."""
+    size, steps = min(options.size, limits.max_size), min(options.steps, limits.max_steps)
+    return replace(options, size=size, steps=steps)

@@ -37,7 +37,6 @@ class SearchTrainOptions:
     word_units: int = option(256, "Width of a word.", minimum=8, maximum=1024)
     dropout: float = option(0.4, "Share of inputs dropped.", minimum=0, maximum=0.95)
     min_count: int = option(5, "Words rarer than this are unknown.", minimum=1)
-    max_words: int = option(24, "Longer sentences are cut here.", minimum=1, advanced=True)
     mirrored: bool = option(True, "Train on mirrored pictures, too.")
     epochs: int = option(14, "Passes over all sentences.", minimum=1)
     gentle_epochs: int = option(

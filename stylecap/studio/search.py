@@ -59,7 +59,7 @@ class Embedder(Protocol):
 class PictureEmbedder:
     """Vectors of pictures from VGG-16 and from the joint embedding.
 
-    ``content``: the mean of relu5_3 over positions, what is there.
+    ``content``: the root of relu5_3's mean over positions, what is there.
     ``style``: mean and deviation of each channel of four layers, how it is painted, mapped to
     fewer numbers by a fixed random projection, which keeps distances (Johnson & Lindenstrauss).
     ``words``: the picture in the space it shares with sentences.
@@ -218,8 +218,6 @@ class PictureIndex:
                 stamps.clear()
                 rows.clear()
 
-        if gone:
-            self._write(embedder.key, [], [], gone, {})
         try:
             for number, (name, path, stamp) in enumerate(todo):
                 if should_stop is not None and should_stop():
@@ -229,6 +227,7 @@ class PictureIndex:
                     rows.append(embedder(load_picture(path)))
                 except StylecapError as error:
                     failed.append((path, str(error)))
+                    gone += [name] if name in known else []  # what it showed before
                 else:
                     names.append(name)
                     stamps.append(stamp)
@@ -240,6 +239,8 @@ class PictureIndex:
                     on_progress(Progress(number + 1, len(todo), seconds, "indexing"))
         finally:
             write()
+            if gone:
+                self._write(embedder.key, [], [], gone, {})
         self._join(embedder.key)
         return Update(added, len(wanted) - len(todo), len(gone), tuple(failed), stopped)
 

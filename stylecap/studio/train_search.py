@@ -73,10 +73,12 @@ def train_search(
     options = options or SearchTrainOptions()
     if len(training.captions) < 2:
         raise InputError(f"pairs: expected at least two pictures, got {len(training.captions)}")
-    torch.manual_seed(options.seed)
     words = Vocabulary.build(
         (caption for each in training.captions for caption in each), options.min_count
     )
+    sentences = _Sentences(training, words)
+    steps = len(_batches(sentences.owners, options.batch)) * options.epochs
+    torch.manual_seed(options.seed)
     shape = EmbeddingShape(
         len(words),
         training.summaries.shape[1] // 2,
@@ -88,9 +90,6 @@ def train_search(
     model.fit_scale(training.summaries)
     average = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
-    sentences = _Sentences(training, words, options.max_words)
-    steps_each = math.ceil(sentences.count / options.batch)
-    steps = steps_each * options.epochs
     best, kept, chosen = -1.0, copy.deepcopy(average.state_dict()), 0
     reached = Recalls((0.0,) * 3, (0.0,) * 3)
     begin, step = time.perf_counter(), 0
@@ -120,7 +119,7 @@ def train_search(
                 seconds = time.perf_counter() - begin
                 on_progress(Progress(step, steps, seconds, f"epoch {epoch}", float(loss.detach())))
         else:
-            found = evaluate(average, words, validation, options.max_words)
+            found = evaluate(average, words, validation)
             if found.total > best:
                 best, chosen, reached = found.total, epoch, found
                 kept = copy.deepcopy(average.state_dict())
@@ -135,11 +134,9 @@ def train_search(
     return average.eval(), words, record
 
 
-def evaluate(
-    model: JointEmbedding, words: Vocabulary, pairs: Pairs, max_words: int = 24
-) -> Recalls:
+def evaluate(model: JointEmbedding, words: Vocabulary, pairs: Pairs) -> Recalls:
     """Search the pairs' pictures by their sentences and the other way round."""
-    sentences = _Sentences(pairs, words, max_words)
+    sentences = _Sentences(pairs, words)
     model.eval()
     with torch.inference_mode():
         pictures = model.pictures(pairs.summaries)  # (N, D)
@@ -155,15 +152,13 @@ def evaluate(
 class _Sentences:
     """All captions as ids, and whose they are."""
 
-    def __init__(self, pairs: Pairs, words: Vocabulary, max_words: int) -> None:
+    def __init__(self, pairs: Pairs, words: Vocabulary) -> None:
         captions = [caption for each in pairs.captions for caption in each]
         self.owners = torch.tensor(
             [index for index, each in enumerate(pairs.captions) for _ in each]
         )  # (M,)
-        self._plain = pad_sentences([words.encode(c) for c in captions], max_words)  # (M, T)
-        self._mirrored = pad_sentences(
-            [words.encode(mirrored_words(c)) for c in captions], max_words
-        )
+        self._plain = pad_sentences([words.encode(c) for c in captions])  # (M, T)
+        self._mirrored = pad_sentences([words.encode(mirrored_words(c)) for c in captions])
         self.count = len(captions)
 
     def tokens(self, rows: Tensor | slice, mirrored: bool) -> Tensor:
