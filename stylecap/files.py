@@ -39,7 +39,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            with suppress(FileNotFoundError):  # whoever could not read it still cannot
+            with suppress(OSError):  # whoever could not read it still cannot
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)
         finally:
@@ -49,6 +49,15 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             f"{named(path)}: cannot be written ({reason_of(error)}); "
             "check the folder and the space on the disk"
         ) from error
+
+
+def free_name(stem: str) -> Path:
+    """``STEM.png`` in this folder, or ``STEM-2.png`` ... where that is taken."""
+    short = stem[:100]
+    path, number = Path(f"{short}.png"), 2
+    while path.exists():
+        path, number = Path(f"{short}-{number}.png"), number + 1
+    return path
 
 
 def same_place(first: str | Path, second: str | Path) -> bool:

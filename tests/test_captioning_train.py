@@ -190,6 +190,26 @@ def test_log_has_a_row_for_every_pass(tmp_path: Path) -> None:
     assert float(rows[1]["cider"]) == trained.history[1].cider
 
 
+def test_rewards_that_are_cut_short_are_averaged_all_the_same(tmp_path: Path) -> None:
+    pairs = corpus()
+    options = replace(TINY, epochs=2, reward_epochs=5, reward_learning_rate=5e-3)
+    steps = iter(range(1000))
+    assert not train(pairs, pairs, tmp_path, options, should_stop=lambda: next(steps) >= 4).finished
+    trained = train(pairs, pairs, tmp_path, replace(options, reward_epochs=0))
+    phases = [scores.phase for scores in trained.history]
+    assert phases == ["words", "words", "reward", "reward", *["mean"] * len(SHARES)]
+
+
+def test_a_stop_is_heard_between_the_means(tmp_path: Path) -> None:
+    pairs, options = corpus(), replace(TINY, epochs=1, reward_epochs=1)
+    asked = iter(range(1000))
+    stopped = train(pairs, pairs, tmp_path, options, should_stop=lambda: next(asked) >= 4)
+    assert [scores.phase for scores in stopped.history] == ["words", "reward", "mean", "mean"]
+    assert not stopped.finished
+    trained = train(pairs, pairs, tmp_path, options)
+    assert len(trained.history) == 2 + len(SHARES) and trained.finished
+
+
 def test_the_best_mean_of_before_and_after_the_rewards_is_kept(tmp_path: Path) -> None:
     pairs = corpus()
     options = replace(TINY, epochs=6, reward_epochs=3, reward_learning_rate=5e-3, patience=1)

@@ -432,6 +432,7 @@ def test_a_picture_too_large_for_webp_is_refused_before_it_is_painted(
         "masks photo.png --match paint.png -o paint.png",
         "masks photo.png -o o.png --preview photo.png",
         "masks photo.png -o o.png --preview o.png",
+        "masks photo.png -o o.png --match paint.png --preview o-style-2.png",
         "detect photo.png -o photo.png",
         "detect photo.png --preview photo.png",
         "align photo.png -o photo.png",

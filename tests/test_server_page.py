@@ -84,6 +84,17 @@ def test_a_painting_is_shown_as_it_grows_kept_and_carries_its_record(ann, server
     assert str(server.folder) not in answer + restored
 
 
+def test_a_page_that_was_changed_takes_things_as_before(ann, tmp_path):
+    """Gradio makes components anew when it updates them, even where nothing changes."""
+    path = tmp_path / "clear.png"
+    Image.new("RGBA", (64, 48), (200, 30, 60, 120)).save(path)
+    mine = ann.given(path)
+    ann.call("bring_back", [mine])
+    refused = ann.paint(mine, Strength_of_the_style=7)
+    assert "expected a number from 0 to 1, got 7" in refused
+    assert "Done: 12 steps" in ann.paint(mine, Steps=12)
+
+
 def test_the_line_beside_the_button_says_what_it_will_take(ann, photo):
     mine = ann.given(photo)
 

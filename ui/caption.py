@@ -134,12 +134,15 @@ def caption_tab(page: Context) -> None:
                 yield _rows(page, rows, count)
         except Exception as error:
             failed = _failure(page, error)
-        if rows:  # those that are described are kept, whatever became of the others
-            made = site.history.new_folder(owner)
-            describing.write_table(rows, made / "captions.csv")
-            address = page.link(made.name, "captions.csv", download=True)
-            failed += pieces.link(words("caption.folder.csv"), address) + _rows(page, rows, count)
-        yield failed
+        try:
+            if rows:  # those that are described are kept, whatever became of the others
+                made = site.history.new_folder(owner)
+                describing.write_table(rows, made / "captions.csv")
+                address = page.link(made.name, "captions.csv", download=True)
+                failed += pieces.link(words("caption.folder.csv"), address)
+        except Exception as error:
+            failed += _failure(page, error)
+        yield failed + (_rows(page, rows, count) if rows else "")
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
     outputs = [seen, sentence, detail, others, alt, alt_link]

@@ -10,11 +10,21 @@ import gradio as gr
 from stylecap.errors import OptionError
 from stylecap.options import Option, options_of
 
-from .inputs import as_it_comes
 from .words import Words
 
 Options = TypeVar("Options")
 _SLIDER_SPAN = 5000  # a longer range is typed
+
+
+def _as_it_came(payload: Any) -> Any:
+    return payload
+
+
+# Out of its range, a number is the dataclass's to refuse, in the page's language; see `inputs` for
+# why this is done to gradio's classes.
+_NUMBERS: tuple[Any, ...] = (gr.Slider, gr.Number)
+for _kind in _NUMBERS:
+    _kind.preprocess = staticmethod(_as_it_came)
 
 
 def control(declared: Option, words: Words, value: Any, most: float | None = None) -> Any:
@@ -45,11 +55,6 @@ def control(declared: Option, words: Words, value: Any, most: float | None = Non
         return gr.Textbox(lines=1, max_length=50, placeholder=words("option.unset"), **shown)
     if declared.many or declared.kind is str:
         return gr.Textbox(lines=1, max_length=500, **shown)
-    # Out of its range, a value is the dataclass's to refuse, in the page's language.
-    return as_it_comes(_number(declared, shown, least, most))
-
-
-def _number(declared: Option, shown: dict[str, Any], least: Any, most: Any) -> Any:
     whole = declared.kind is int
     span = None if least is None or most is None else (least, most)
     if span is not None and span[1] - span[0] <= _SLIDER_SPAN:

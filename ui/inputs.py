@@ -5,7 +5,6 @@ Gradio would open and convert a picture; ours are opened by `stylecap.images`, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,21 @@ from stylecap.images import READABLE
 from .words import Words
 
 
+def _path(payload: ImageData | None) -> str | None:
+    return None if payload is None else payload.path
+
+
+# In gradio's own class: it makes a component anew from its class whenever it is updated, so that on
+# the object it would be lost, and it writes files beside the source of a class that is derived.
+_Image: Any = gr.Image
+_Image.preprocess = staticmethod(_path)
+
+
 def picture(label: str, **more: Any) -> gr.Image:
     """One picture, given as its path or None."""
-    made = gr.Image(
+    return gr.Image(
         label=label, type="filepath", sources=["upload", "clipboard"], buttons=[], **more
     )
-    handing: gr.Image = _handing_over(made, _path)
-    return handing
 
 
 def many(words: Words, name: str) -> list[gr.File]:
@@ -49,18 +56,3 @@ def all_given(files: list[str] | None, folder: list[str] | None) -> list[str]:
         if Path(path).suffix.lower() in READABLE and not Path(path).name.startswith(".")
     ]
     return [*(files or ()), *inside]
-
-
-def as_it_comes(component: Any) -> Any:
-    """A component whose value is not checked by gradio, which would do so in English."""
-    return _handing_over(component, lambda value: value)
-
-
-def _handing_over(component: Any, preprocess: Callable[[Any], Any]) -> Any:
-    # On the object: gradio writes files beside the source of a class made of its own.
-    component.preprocess = preprocess
-    return component
-
-
-def _path(payload: ImageData | None) -> Any:
-    return None if payload is None else payload.path

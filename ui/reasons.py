@@ -13,9 +13,6 @@ from .words import Words
 
 _KOREAN: Mapping[str, str] = {
     # options
-    "{option}: expected {expected}, got {value}": (
-        "{option}: 쓸 수 있는 값은 {expected}입니다. 받은 값: {value}"
-    ),
     "a whole number from {least} to {most}": "{least}부터 {most}까지의 정수",
     "a whole number of at least {least}": "{least} 이상의 정수",
     "a whole number": "정수",
@@ -68,7 +65,7 @@ _KOREAN: Mapping[str, str] = {
         "한 번에 {most}장까지 설명할 수 있습니다. 받은 것: {count}장"
     ),
     "{file}: {size} pixels are more than this page's {most} megapixels; give a smaller picture": (
-        "{file}: {size} 화소는 이 페이지의 한도 {most}백만 화소를 넘습니다. "
+        "{file}: {size} 화소는 이 페이지의 한도 {most}메가픽셀을 넘습니다. "
         "더 작은 그림을 넣어 주세요."
     ),
     "{file}: {size} pixels are more than the limit of {most}; "
@@ -113,13 +110,9 @@ _KOREAN: Mapping[str, str] = {
     # what is no longer here
     "this picture is no longer here; add it again": "이 그림은 더 이상 없습니다. 다시 넣어 주세요.",
     "this picture is no longer kept": "이 그림은 더 이상 보관되어 있지 않습니다.",
-    "this picture is no longer kept; paint it again": (
-        "이 그림은 더 이상 보관되어 있지 않습니다. 다시 그려 주세요."
-    ),
     "this picture is no longer kept; pictures are deleted after a while": (
         "이 그림은 더 이상 보관되어 있지 않습니다. 그림은 얼마 뒤에 지워집니다."
     ),
-    "this batch is no longer kept": "이 묶음은 더 이상 보관되어 있지 않습니다.",
     "this visitor is unknown; reload the page": (
         "알 수 없는 방문자입니다. 페이지를 새로 고쳐 주세요."
     ),
@@ -130,12 +123,22 @@ _KOREAN: Mapping[str, str] = {
         "어떻게 그렸는지 적혀 있지 않은 그림입니다."
     ),
     "mask: expected what was painted on the page": "페이지에서 칠한 영역이 아닙니다.",
+    "size: {size} needs at least {least} GB on {device}, where it may take {most} GB; "
+    "size {fits} would fit": (
+        "{size}px 그림에는 메모리가 적어도 {least}GB 필요한데 {most}GB만 쓸 수 있습니다. "
+        "크기 {fits}이면 됩니다."
+    ),
+    "mask: no pixel has the colour {color}; {advice}": "칠한 영역에 {color} 색이 없습니다.",
     "out of memory on {device} at size {size}; choose a smaller size": (
-        "크기 {size}에는 메모리({device})가 모자랍니다. 더 작은 크기를 골라 주세요."
+        "크기 {size}에는 메모리가 모자랍니다. 더 작은 크기를 골라 주세요."
     ),
     "too little memory": "메모리가 모자랍니다.",
     "unexpected error, in the log as {number}": (
         "예상하지 못한 문제가 생겼습니다. 로그에 {number} 번호로 기록되었습니다."
+    ),
+    # the most general last
+    "{option}: expected {expected}, got {value}": (
+        "{option}: 쓸 수 있는 값은 {expected}입니다. 받은 값: {value}"
     ),
 }
 

@@ -116,6 +116,7 @@ def check_jobs(jobs: Sequence[Job], output: Path) -> None:
 
     Raises:
         OptionError: naming the result.
+        OutputError: its format has no place for a picture of that size.
     """
     taken: dict[str, Job] = {}
     inputs = {os.path.realpath(path) for path in {p for job in jobs for _, p in job.inputs}}

@@ -75,7 +75,7 @@ def train_captioner(
         should_stop: asked before each of them; call again with the same arguments to go on.
     Returns:
         The captioner, or None if it was stopped. Of several processes only the first one's has
-        the beam and the length penalty that were chosen.
+        the beam, the length penalty and the match weight that were chosen.
     Raises:
         InputError: captions or pictures cannot be read, the folder belongs to another run, or the
             matcher to another backbone.

@@ -193,7 +193,7 @@ def train(
             default the validation's own.
         device: of the decoder.
         on_progress: told of every step, in the first process only.
-        should_stop: asked before every step; the run can be continued later.
+        should_stop: asked before every step and mean; the run can be continued later.
     Raises:
         InputError: the folder's checkpoint belongs to other options or another corpus.
         OutputError: the folder cannot be written.
@@ -263,9 +263,7 @@ class _Training:
                 self._next_phase()
                 continue
             for indices, mirrored in self._batches():
-                if self.learner.anyone(should_stop is not None and should_stop()):
-                    self.at.seconds = time.monotonic() - began
-                    self._save()
+                if self._asked_to(should_stop):
                     return self._trained(False)
                 loss, count = self._step(indices, mirrored)
                 self.at.loss_sum += loss
@@ -282,6 +280,8 @@ class _Training:
                 if self.at.step % self.options.save_every == 0:
                     self._save()
             if phase == "mean":
+                if self._asked_to(should_stop):
+                    return self._trained(False)
                 self.learner.mix(SHARES[self.at.epoch])
             scores = self._validate()
             self.at.seconds = time.monotonic() - began
@@ -297,6 +297,13 @@ class _Training:
             on_progress(Progress(self.at.step, steps, self.at.seconds, stage, message=message))
         return self._trained(True)
 
+    def _asked_to(self, should_stop: ShouldStop | None) -> bool:
+        """Whether any process is to stop; the checkpoint is written then."""
+        if not self.learner.anyone(should_stop is not None and should_stop()):
+            return False
+        self._save()
+        return True
+
     def _trained(self, finished: bool) -> Trained:
         decoder = self.learner.decoder_of(self.learner.best)
         history = tuple(Scores(**row) for row in self.at.history)
@@ -304,9 +311,10 @@ class _Training:
 
     def _epochs(self, phase: str) -> int:
         """Validations of a phase: one after every pass, and one of every mean."""
-        rewards = self.options.reward_epochs
-        means = len(SHARES) if rewards else 0
-        return {"words": self.options.epochs, "reward": rewards, "mean": means}[phase]
+        rewarded = any(row["phase"] == "reward" for row in self.at.history)
+        means = len(SHARES) if self.options.reward_epochs or rewarded else 0
+        passes = {"words": self.options.epochs, "reward": self.options.reward_epochs}
+        return {**passes, "mean": means}[phase]
 
     def _batch(self, phase: str) -> int:
         return self.options.batch if phase == "words" else self.options.reward_batch
@@ -490,7 +498,7 @@ class _Training:
             free.remove("reward_epochs")
         if not (rewarded or at.phase == "reward"):  # of what has not begun, all may change
             free |= {name for name in mine if name.startswith("reward_")}
-            at.phase = PHASES[1] if at.phase == "done" else at.phase  # there may be rewards now
+            at.phase = at.phase if at.phase in PHASES[:2] else PHASES[1]  # there may be rewards now
         other = [name for name in mine if name not in free and theirs.get(name) != mine[name]]
         if other:
             name = other[0]

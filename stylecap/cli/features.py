@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stylecap.cli.terminal import INTERRUPTED, Display, Interruption, one_line, say, say_json
 from stylecap.errors import OptionError
+from stylecap.files import free_name
 from stylecap.style.options import DEFAULT_LAYERS
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layer", metavar="NAME", required=True, help="such as conv3_1; see `stylecap layers`"
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, help="the picture (default features.png)"
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="the picture (default features.png in this folder)",
     )
     parser.add_argument("--channel", metavar="N", type=int, help="one channel of the layer, from 0")
     parser.add_argument(
@@ -65,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from stylecap.backbone import check_layers, load_backbone
     from stylecap.images import check_writable, list_pictures, save_picture
 
-    output = arguments.output or Path("features.png")
+    output = arguments.output or free_name("features")
     shown = [arguments.photo] if arguments.folder is None else list_pictures([arguments.folder])
     check_writable(output, shown)
     check_layers(arguments.backbone, [arguments.layer])

@@ -54,6 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     check_mask(output, inputs)
     if arguments.preview is not None:
         check_writable(arguments.preview, [*inputs, output])
+    swatch_paths = [
+        output.with_name(f"{output.stem}-style-{number}.png")
+        for number in range(1, arguments.regions + 1)
+        if arguments.match is not None
+    ]
+    for path in swatch_paths:
+        check_writable(path, [*inputs, arguments.preview])
     picture = load_picture(photo)
     painting = load_picture(arguments.match) if arguments.match is not None else None
     backbone = load_backbone(arguments.backbone)
@@ -62,11 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     likeness: tuple[float, ...] = ()
     if painting is not None:
         swatches, likeness = _matched(backbone, picture, labels, painting, arguments)
-        styles = []
-        for number, swatch in enumerate(swatches, 1):
-            path = output.with_name(f"{output.stem}-style-{number}.png")
+        for path, swatch in zip(swatch_paths, swatches, strict=True):
             save_picture(swatch, path)
-            styles.append(str(path))
+        styles = [str(path) for path in swatch_paths]
     save_mask(labels, output)
     if arguments.preview is not None:
         save_picture(preview_picture(picture, labels), arguments.preview)

@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         hits = index.search(space, query, arguments.count)
     if arguments.output is not None:
+        check_writable(arguments.output, [hit.path for hit in hits])
         _draw(hits, arguments.output)
     if arguments.json:
         say_json({"hits": [{**asdict(hit), "path": str(hit.path)} for hit in hits]})

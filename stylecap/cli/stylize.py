@@ -23,7 +23,7 @@ from stylecap.cli.terminal import (
     say_json,
 )
 from stylecap.errors import OptionError, RecordError
-from stylecap.files import QUALITY, readable_size, same_place
+from stylecap.files import QUALITY, free_name, readable_size, same_place
 from stylecap.style.builtin import STYLES
 from stylecap.style.options import PRESETS, StyleOptions, recorded_options
 
@@ -253,7 +253,7 @@ def _new(arguments: argparse.Namespace) -> _Job:
         )
     _check_masks(arguments, len(pictures) - 1)
     content = Path(pictures[0])
-    output = arguments.output or _free_name(
+    output = arguments.output or free_name(
         "-".join([content.stem or "picture", *(Path(style).stem for style in styles)])
     )
     files = [Path(style) for style in styles if style not in STYLES]
@@ -278,7 +278,7 @@ def _repeated(arguments: argparse.Namespace) -> _Job:
     if arguments.fine_style is not None or arguments.coarse_style is not None:
         raise OptionError("--from-record repeats a run with its own styles, without --fine-style")
     source: Path = arguments.from_record
-    output = arguments.output or _free_name(f"{source.stem}-again")
+    output = arguments.output or free_name(f"{source.stem}-again")
     given = [Path(picture) for picture in arguments.pictures if picture not in STYLES]
     others = [source, *given, arguments.init_image, arguments.mask]
     _check_output(output, others, arguments.save_every)
@@ -369,15 +369,6 @@ def _check_output(
             continue
         if numbered.fullmatch(place.name) and same_place(place.parent, output.parent):
             raise OptionError(f"output: --save-every could overwrite the input {entry}")
-
-
-def _free_name(stem: str) -> Path:
-    """``STEM.png`` in this folder, or ``STEM-2.png`` ... where that is taken."""
-    short = stem[:100]
-    path, number = Path(f"{short}.png"), 2
-    while path.exists():
-        path, number = Path(f"{short}-{number}.png"), number + 1
-    return path
 
 
 def _mixed(

@@ -159,7 +159,10 @@ def _pairs(
     from stylecap.studio.train_search import Pairs
 
     if not pictures:
-        raise InputError(f"{arguments.data}: expected pictures for both train and dev")
+        named = ", ".join(map(str, arguments.data))
+        raise InputError(
+            f"{named}: expected pictures for both train and dev; name the file of the other, too"
+        )
     runtime = Runtime.choose(arguments.device, arguments.precision)
     backbone = load_backbone(view.backbone, runtime=runtime)
     seen = []

@@ -136,7 +136,7 @@ class Update:
     Attributes:
         added: pictures whose vectors were computed.
         kept: pictures that were there already, unchanged.
-        removed: pictures that are no longer among those given.
+        removed: pictures in it that are no longer among those given, or cannot be read any more.
         failed: pictures that cannot be read, with the reason.
         stopped: it was asked to stop; the next update goes on from there.
     """
