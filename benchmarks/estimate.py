@@ -55,19 +55,14 @@ def main() -> None:
             optimizer=arguments.optimizer,
             early_stopping=False,
         )
-        before, after = 0.0, 0.0
-
-        def expected(options: stylecap.StyleOptions = options, backbone=backbone) -> float:
-            measured = measure_painting(arguments.content, [arguments.style], options, backbone)
-            return estimate(measured.shape, 1, options, measured).seconds
-
-        before = expected()
+        asked = (arguments.content, [arguments.style], options, backbone)
+        before = expected(*asked)
         begin = time.perf_counter()
         stylecap.stylize(arguments.content, arguments.style, options, backbone=backbone).save(
             target
         )
         taken = time.perf_counter() - begin
-        after = expected()
+        after = expected(*asked)
         mean = (before + after) / 2
         row = (network, size, f"{mean:.1f} s", f"{taken:.1f} s", f"{mean / taken:.2f}")
         print("|", " | ".join(map(str, row)), "|", flush=True)

