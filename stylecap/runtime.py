@@ -91,15 +91,20 @@ class Runtime:
             torch.set_num_threads(before)
 
     def free_bytes(self) -> int | None:
-        """Memory that a computation may still take on the device, or None if unknown."""
+        """Memory that a computation may still take on the device, or None if unknown.
+
+        Of processes that `share_memory`, each may take its part.
+        """
         # What torch keeps of earlier computations is free for the next one.
         if self.torch_device.type == "cuda":
             device = self.torch_device
             kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-            return torch.cuda.mem_get_info(device)[0] + kept
-        if self.torch_device.type == "mps":
-            return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-        return _free_system_bytes()
+            free: int | None = torch.cuda.mem_get_info(device)[0] + kept
+        elif self.torch_device.type == "mps":
+            free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+        else:
+            free = _free_system_bytes()
+        return None if free is None else free // _sharing
 
 
 def available_devices() -> tuple[str, ...]:
@@ -196,6 +201,15 @@ def _bfloat16_share() -> float:
                 functional.conv2d(features, kernel, padding=1)
                 fastest[dtype] = min(fastest[dtype], clock() - begin)
     return fastest[torch.bfloat16] / fastest[torch.float32]
+
+
+_sharing = 1
+
+
+def share_memory(processes: int) -> None:
+    """Say among how many processes like this one the free memory of its device is divided."""
+    global _sharing
+    _sharing = processes
 
 
 def is_out_of_memory(error: BaseException) -> bool:

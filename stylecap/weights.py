@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,12 +87,14 @@ def weight_folders(folder: str | Path | None = None) -> list[Path]:
         return [Path(folder)]
     package = Path(__file__).parent
     named = os.environ.get(VARIABLE)
-    return [
+    folders = [
         *([Path(named)] if named else []),
         package / "_weights",
         package.parent / "weights",
-        user_folder(),
     ]
+    with suppress(RuntimeError):  # nobody's home
+        folders.append(user_folder())
+    return folders
 
 
 def user_folder() -> Path:
@@ -127,19 +130,22 @@ def verify(entry: WeightFile, path: Path) -> None:
     Raises:
         WeightsError: it is missing, has another size or another sha256.
     """
+    again = "install stylecap again"
+    if entry.name in FETCHABLE:
+        again = f"`stylecap weights fetch {entry.name}` brings it again"
     if not path.is_file():
-        raise WeightsError(f"weights {entry.name}: {path} is missing; install stylecap again")
+        raise WeightsError(f"weights {entry.name}: {path} is missing; {again}")
     size = path.stat().st_size
     if size != entry.bytes:
         raise WeightsError(
             f"weights {entry.name}: {path} has {size:,} bytes, expected {entry.bytes:,}; "
-            "it is truncated or another file, install stylecap again"
+            f"it is truncated or another file; {again}"
         )
     found = file_sha256(path)
     if found != entry.sha256:
         raise WeightsError(
             f"weights {entry.name}: {path} has sha256 {found}, expected {entry.sha256}; "
-            "it is corrupt, install stylecap again"
+            f"it is corrupt; {again}"
         )
 
 

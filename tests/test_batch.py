@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from stylecap.batch import (
     read_manifest,
     run,
 )
+from stylecap.batch import painter as painter_module
 from stylecap.batch.groups import grouped
 from stylecap.batch.jobs import check_jobs, check_output, name_result
 from stylecap.batch.journal import STATE, Journal, read_rows
@@ -219,6 +221,35 @@ def test_a_bad_manifest_is_refused_with_its_row(
         read_manifest(photos / name)
 
 
+def test_names_fit_into_every_file_system(tmp_path: Path) -> None:
+    """255 bytes, not letters; with the hash of jobs that are called alike."""
+    long = "가" * 83  # 249 bytes
+    content = tmp_path / f"{long}.png"
+    to_picture(photo(16, 1)).save(content)
+    (job,) = plan_jobs([content], ["night-swirls"], QUICK)
+    assert len(job.output.encode()) <= 215 and job.output.endswith(".png")
+    styles = [str(tmp_path / f"{letter * 80}.png") for letter in "abc"]
+    for style in styles:
+        shutil.copy(content, style)
+    (tmp_path / "m.jsonl").write_text(json.dumps({"content": content.name, "style": styles}))
+    (job,) = read_manifest(tmp_path / "m.jsonl")
+    assert len(job.output.encode()) <= 215
+    with pytest.raises(OptionError, match="at most 255 bytes"):
+        check_jobs([replace(job, output="a" * 252 + ".png")], tmp_path / "out")
+
+
+def test_a_manifest_reads_truths_and_presets(tmp_path: Path) -> None:
+    rows = ("a.png,mosaic,false,", "a.png,mosaic,Yes,balanced")
+    head = "content,style,early_stopping,preset"
+    (tmp_path / "m.csv").write_text("\n".join([head, *rows]))
+    plain, named = read_manifest(tmp_path / "m.csv", {"seed": 3}, preset="draft")
+    assert plain.options == StyleOptions.preset("draft", seed=3, early_stopping=False)
+    assert named.options == StyleOptions.preset("balanced", seed=3, early_stopping=True)
+    (tmp_path / "m.csv").write_text("content,style,early_stopping\na.png,mosaic,maybe")
+    with pytest.raises(OptionError, match="early_stopping: expected true or false, got 'maybe'"):
+        read_manifest(tmp_path / "m.csv")
+
+
 # --- shares
 
 
@@ -358,6 +389,20 @@ def test_a_stop_keeps_a_checkpoint_from_which_the_job_resumes(photos: Path, tmp_
     assert [r.loss for r in second] == [r.loss for r in whole]
 
 
+def test_a_checkpoint_of_another_precision_is_not_used(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    jobs = plan_jobs([photos / "a.png"], ["mosaic"], replace(QUICK, steps=6, precision="auto"))
+    steps = iter(range(100))
+    assert not list(run(jobs, out, BatchOptions(), should_stop=lambda: next(steps) >= 4))
+    (checkpoint,) = (out / STATE / "work-1of1").glob("*.checkpoint.safetensors")
+    before = load_checkpoint(checkpoint).runtime.precision
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[before]
+    asked = [replace(jobs[0], options=replace(jobs[0].options, precision=other))]
+    (result,) = run(asked, out)
+    record = RunRecord.from_json(str(read_embedded(result.path)))
+    assert record.options["precision"] == other and record.result["steps"] == 6
+
+
 def test_a_checkpoint_of_what_has_changed_is_not_used(photos: Path, tmp_path: Path) -> None:
     job = plan_jobs([photos / "a.png"], ["mosaic"], replace(QUICK, steps=6))[0]
     steps: list[int] = []
@@ -396,6 +441,58 @@ def test_a_second_run_on_the_folder_says_so_and_leaves(photos: Path, tmp_path: P
             next(run(jobs, tmp_path / "out", shard=shard))
     first.close()
     assert len(list(run(jobs, tmp_path / "out"))) == 3
+
+
+def test_a_sparse_slurm_array_gives_no_shares() -> None:
+    environment = {f"SLURM_ARRAY_TASK_{name}": value for name, value in (
+        ("ID", "5"), ("MIN", "1"), ("MAX", "7"), ("STEP", "1"), ("COUNT", "3")
+    )}  # fmt: skip
+    with pytest.raises(OptionError, match="give no equal shares"):
+        shard_from(environment)
+    assert shard_from({**environment, "SLURM_ARRAY_TASK_COUNT": "7"})[0] == (5, 7)
+
+
+def test_a_share_says_that_another_one_saw_other_jobs(photos: Path, tmp_path: Path) -> None:
+    jobs = plan_jobs([photos], ["mosaic"], QUICK)
+    notes: list[str] = []
+
+    def told(shard: tuple[int, int], some: list[Job]) -> list[str]:
+        notes.clear()
+        list(run(some, tmp_path / "out", shard=shard, on_event=lambda e: notes.append(e.message)))
+        return [note for note in notes if "another share saw other jobs" in note]
+
+    assert not told((1, 2), jobs) and not told((2, 2), jobs)
+    assert told((2, 2), jobs[:-1]) and not told((1, 1), jobs)
+
+
+def test_a_picture_that_cannot_get_its_name_is_one_failure(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, *others = plan_jobs([photos], ["mosaic"], QUICK)
+    lost = replace(first, output="sub/first.png")
+    out.mkdir()
+    (out / "sub").write_text("no folder")
+    assert statuses(list(run([lost, *others], out))) == {
+        "sub/first.png": "failed", **dict.fromkeys(outputs(others), "done")
+    }  # fmt: skip
+    (out / "sub").unlink()
+    assert statuses(list(run([lost, *others], out)))["sub/first.png"] == "done"
+
+
+def test_a_picture_that_cannot_be_described_is_kept(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(painter_module.Painter, "_caption", fails)
+    notes: list[str] = []
+    jobs = plan_jobs([photos / "a.png"], ["mosaic"], QUICK)
+    options = BatchOptions(caption=True)
+    (result,) = run(
+        jobs, tmp_path / "out", options, on_event=lambda event: notes.append(event.message)
+    )
+    assert result.status == "done" and result.result_caption == ""
+    assert "not described: no room" in notes
 
 
 def test_shares_are_disjoint_and_merged_by_the_report(photos: Path, tmp_path: Path) -> None:
@@ -774,7 +871,7 @@ def test_the_report_shows_all_and_is_self_contained(photos: Path, tmp_path: Path
     out = tmp_path / "out"
     paint(plan_jobs([photos], ["mosaic"], QUICK), out)
     with Journal(out, (1, 1)) as journal:
-        row = journal.find("trip/c-mosaic.png")
+        row = journal.find(["trip/c-mosaic.png", "none"]).get("trip/c-mosaic.png")
         assert row is not None
         journal.put([replace(row, ending={**row.ending, "result_caption": "a <i>cat</i>"})])
     page, table = write_report(out)

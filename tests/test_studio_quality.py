@@ -159,6 +159,9 @@ def test_the_card_sees_what_was_done(alexnet: Backbone) -> None:
     framed = photo(96, 1)
     framed[..., :3] = torch.rand(1, 3, 96, 3, generator=torch.Generator().manual_seed(1))
     assert quality_card(content, to_picture(framed), style, alexnet).border > 1.5
+    margin = torch.nn.functional.pad(photo(80, 1), (8, 8, 8, 8), value=1.0)  # nothing happens in it
+    grain = margin + 0.01 * torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    assert quality_card(to_picture(margin), to_picture(grain), style, alexnet).border < 2
 
 
 def captioner() -> Captioner:

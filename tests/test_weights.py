@@ -112,6 +112,26 @@ def test_truncated_and_corrupt_files_are_refused_by_name_and_hash(tmp_path: Path
     assert load_weights("net", tmp_path)["features.0.weight"].shape == (2, 2)
 
 
+def test_what_is_damaged_is_brought_again_from_where_it_came(tmp_path: Path) -> None:
+    for name, again in (
+        ("net", "install stylecap again"),
+        ("vgg19", "stylecap weights fetch vgg19"),
+    ):
+        shelf(tmp_path, name)
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+        with pytest.raises(WeightsError, match=again):
+            find_weights(name, tmp_path)
+
+
+def test_nobodys_home_is_no_place_for_weights(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(weights, "cache_folder", nobody)
+    shelf(house / "checkout" / "weights", "net")
+    assert find_weights("net").parent == house / "checkout" / "weights"
+
+
 def test_a_command_refuses_corrupt_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ from stylecap.weights import find_weights
 OnEvent = Callable[[JobEvent], None]
 
 _WHERE_ONLY = ("device",)  # options that say where, and not what
+_OTHER_JOBS = (
+    "another share saw other jobs: pictures came or went since it began; when all shares are over, "
+    "run the batch once without them for what is missing"
+)
 _TOGETHER = 16  # pictures in a batch on a GPU, at most
 
 
@@ -78,10 +82,13 @@ def run(
     share = jobs[shard[0] - 1 :: shard[1]]
     with Journal(folder, shard) as journal:
         batch = _Batch(journal, folder, options, tell)
+        if journal.sees_other_jobs([job.output for job in jobs]):
+            tell(JobEvent("note", message=_OTHER_JOBS))
+        known = journal.find([job.output for job in share])
         todo: list[Job] = []
         undescribed = unjudged = 0
         for job in share:
-            kept = None if options.overwrite else batch.kept(job)
+            kept = None if options.overwrite else batch.kept(job, known.get(job.output))
             if kept is None:
                 todo.append(job)
                 continue
@@ -95,7 +102,7 @@ def run(
             )
         if unjudged:
             tell(JobEvent("note", message=f"{unjudged} jobs were painted before and not judged"))
-        yield from batch.refuse(todo)
+        yield from batch.refuse(todo, known)
         missing = len(todo)
         try:
             batch.enqueue(todo)
@@ -133,9 +140,8 @@ class _Batch:
         self._running: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         self._recover()
 
-    def kept(self, job: Job) -> JobResult | None:
+    def kept(self, job: Job, row: Row | None) -> JobResult | None:
         """The result of an earlier run, if nothing that it is made from has changed."""
-        row = self._journal.find(job.output)
         path = self._folder / job.output
         if row is None or row.state != "done" or not path.is_file():
             return None
@@ -150,10 +156,10 @@ class _Batch:
         self.task(job).checkpoint.unlink(missing_ok=True)
         return JobResult(job, "kept", path, **row.ending)
 
-    def refuse(self, todo: list[Job]) -> Iterator[JobResult]:
+    def refuse(self, todo: list[Job], known: Mapping[str, Row]) -> Iterator[JobResult]:
         """Take out the jobs whose name belongs to a file that no batch of this folder made."""
         for job in list(todo):
-            row = self._journal.find(job.output)
+            row = known.get(job.output)
             ours = self._options.overwrite or (row is not None and row.state != "refused")
             if ours or not (self._folder / job.output).exists():
                 continue
@@ -203,16 +209,18 @@ class _Batch:
             raise OutputError(outcome.error) from OSError(28, "No space left on device")
         worker, inputs = self._running.pop(job.output)
         if outcome.status == "failed":
-            self._journal.put(
-                [Row(job.output, "failed", asked_of(job), ending={"error": outcome.error})]
-            )
-            outcome.task.checkpoint.unlink(missing_ok=True)
-            return self._failed(job, outcome.error, worker)
+            return self._fail(outcome, outcome.error, worker)
         for entry, sha256 in zip(inputs, outcome.input_sha256, strict=True):
             entry["sha256"] = sha256
         row = Row(job.output, "written", asked_of(job), inputs, outcome.sha256, outcome.ending)
         self._journal.put([row])
-        path = self._place(job.output, outcome.task.picture)
+        try:
+            path = self._place(job.output, outcome.task.picture)
+        except OutputError as error:
+            if is_disk_full(error):
+                raise
+            outcome.task.picture.unlink(missing_ok=True)
+            return self._fail(outcome, str(error), worker)
         self._journal.set_state(job.output, "done")
         outcome.task.checkpoint.unlink(missing_ok=True)
         result = JobResult(job, "done", path, **outcome.ending)
@@ -223,6 +231,13 @@ class _Batch:
         """Remove the work folder when nothing is left in it."""
         with suppress(OSError):
             self._journal.work.rmdir()
+
+    def _fail(self, outcome: Outcome, error: str, worker: int) -> JobResult:
+        """Write down that a job that was begun failed; it begins anew in the next run."""
+        job = outcome.task.job
+        self._journal.put([Row(job.output, "failed", asked_of(job), ending={"error": error})])
+        outcome.task.checkpoint.unlink(missing_ok=True)
+        return self._failed(job, error, worker)
 
     def _failed(self, job: Job, error: str, worker: int = 0) -> JobResult:
         result = JobResult(job, "failed", error=error)
@@ -248,21 +263,23 @@ class _Batch:
             job_files = self._journal.work.glob(
                 hashlib.sha256(row.output.encode()).hexdigest()[:24] + ".*"
             )
+            state = "queued"
             for path in (self._folder / row.output, *job_files):
                 if path.is_file() and file_sha256(path) == row.picture_sha256:
-                    if path != self._folder / row.output:
-                        self._place(row.output, path)
-                    self._journal.set_state(row.output, "done")
+                    with suppress(OutputError):  # it is painted again, and says then what is wrong
+                        if path != self._folder / row.output:
+                            self._place(row.output, path)
+                        state = "done"
                     break
-            else:
-                self._journal.set_state(row.output, "queued")
+            self._journal.set_state(row.output, state)
         for work in self._journal.folder.glob("work-*"):
             if self._journal.is_others(work):
                 continue
-            for path in work.iterdir():
-                resumable = path.name.endswith(".checkpoint.safetensors")
-                if not (resumable and work == self._journal.work):
-                    path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # all shares remove those of another number of them
+                for path in work.iterdir():
+                    resumable = path.name.endswith(".checkpoint.safetensors")
+                    if not (resumable and work == self._journal.work):
+                        path.unlink(missing_ok=True)
             with suppress(OSError):
                 work.rmdir()
 
@@ -334,21 +351,33 @@ def _executor(jobs: Sequence[Job], options: BatchOptions, journal: Journal) -> E
         )
     devices = {Runtime.choose(job.options.device, "float32").device for job in jobs}
     on_gpu = devices != {"cpu"}
-    gpus = torch.cuda.device_count()
-    workers = min(options.workers or max(1, gpus), len(jobs))
+    places = _places() if "cuda" in devices else ["auto"]
+    workers = min(options.workers or len(places), len(jobs))
     if workers == 1:
-        return InProcess(PainterSettings(**settings), on_gpu)
+        return InProcess(PainterSettings(device=places[0], **settings), on_gpu)
     threads = max(1, torch.get_num_threads() // workers)
     return Processes(
         [
             PainterSettings(
-                threads=threads, device=f"cuda:{number % gpus}" if gpus else "auto", **settings
+                threads=threads,
+                device=places[number % len(places)],
+                sharing=math.ceil(workers / len(places)),
+                **settings,
             )
             for number in range(workers)
         ],
         on_gpu,
         options.retries,
     )
+
+
+def _places() -> list[str]:
+    """The GPUs to paint on: all, or the one that torchrun means this process to have."""
+    gpus = torch.cuda.device_count()
+    own = os.environ.get("LOCAL_RANK", "")
+    if "RANK" in os.environ and own.isdecimal():
+        return [f"cuda:{int(own) % gpus}"]
+    return [f"cuda:{number}" for number in range(gpus)] if gpus > 1 else ["auto"]
 
 
 def _together(options: BatchOptions, executor: Executor, jobs: int) -> int:

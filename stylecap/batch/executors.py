@@ -18,6 +18,7 @@ from typing import Protocol, cast
 
 from stylecap.batch.painter import Outcome, Painter, PainterSettings, Task
 from stylecap.progress import Progress, ShouldStop
+from stylecap.runtime import share_memory
 
 #: Tasks that may be painted together.
 Group = Sequence[Task]
@@ -222,6 +223,7 @@ class _Worker:
 def _serve(connection: Connection, settings: PainterSettings) -> None:
     """Paint what comes through the pipe until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear
+    share_memory(settings.sharing)
     painter = Painter(settings)
     with suppress(EOFError, OSError):
         while True:

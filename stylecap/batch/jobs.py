@@ -21,6 +21,7 @@ from stylecap.style.options import StyleOptions
 
 PAIRS = ("all", "zip")
 _LONGEST_STEM = 80  # characters of a content's or style's name that go into the result's
+_LONGEST_NAME = 200  # bytes of them all; file systems take 255, with the hash and the suffix
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\ud800-\udfff<>:"|?*\\/]')
 
 
@@ -145,6 +146,8 @@ def check_output(name: str) -> None:
         raise OptionError(
             f"output: expected a name below the output folder without hidden parts, got {name!r}"
         )
+    if max(len(part.encode()) for part in parts) > 255:
+        raise OptionError(f"output: expected names of at most 255 bytes, got {name!r}")
     if PurePosixPath(name).suffix.lower() not in WRITABLE:
         raise OptionError(
             f"output: expected a name that ends in one of {', '.join(sorted(WRITABLE))}, "
@@ -206,12 +209,17 @@ def name_result(below: PurePosixPath, styles: Sequence[str], suffix: str) -> str
     if suffix.lower() not in WRITABLE:
         raise OptionError(f"format: expected one of {', '.join(sorted(WRITABLE))}, got {suffix!r}")
     words = [_clean(below.stem), *(_clean(s if is_builtin(s) else Path(s).stem) for s in styles)]
-    return str(PurePosixPath(*map(_clean, below.parts[:-1]), "-".join(words) + suffix))
+    name = _cut("-".join(words)) + suffix
+    return str(PurePosixPath(*map(_clean, below.parts[:-1]), name))
 
 
 def _clean(word: str) -> str:
     """Part of a name that every file system takes."""
-    return _UNSAFE.sub("_", word)[:_LONGEST_STEM].strip(". ") or "picture"
+    return _cut(_UNSAFE.sub("_", word)[:_LONGEST_STEM]).strip(". ") or "picture"
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def told_apart(jobs: Sequence[Job], named: set[str]) -> list[Job]:

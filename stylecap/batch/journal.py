@@ -11,6 +11,7 @@ the picture's hash, so that a run killed in between is told from one killed befo
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -30,6 +31,8 @@ from stylecap.files import file_sha256
 #: Folder below the output folder that holds everything but results and reports.
 STATE = ".stylecap"
 _BUSY_SECONDS = 30.0
+_PATIENCE_SECONDS = 5.0  # for shares that look at the same old lock
+_AT_ONCE = 500  # names in one question
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # no quota on Windows
 _COLUMNS = ("output", "state", "asked", "inputs", "picture_sha256", "ending")
 _CREATE = """
@@ -123,15 +126,29 @@ class Journal:
         """
         return work != self.work and work.name.endswith("of" + self.name.partition("of")[2])
 
-    def find(self, output: str) -> Row | None:
-        """A job, from this journal or the one of another share; the one of the picture there."""
+    def find(self, outputs: Sequence[str]) -> dict[str, Row]:
+        """Jobs by name, from this journal or those of other shares; those of the pictures there."""
+        found: dict[str, list[Row]] = {}
         with _storage_errors(self.folder):
-            rows = [_row(self._database, "output = ?", output)]
-            for other in self._others:
-                with suppress(sqlite3.OperationalError):  # it is just being made
-                    rows.append(_row(other, "output = ?", output))
-        known = [row for row in rows if row is not None]
-        return _current(known, self.folder.parent / output) if known else None
+            for database in (self._database, *self._others):
+                own = database is self._database
+                with suppress(*() if own else (sqlite3.OperationalError,)):  # it is just being made
+                    for start in range(0, len(outputs), _AT_ONCE):
+                        some = outputs[start : start + _AT_ONCE]
+                        where = f"output IN ({', '.join('?' * len(some))})"
+                        for row in _rows(database, where, *some):
+                            found.setdefault(row.output, []).append(row)
+        return {name: _current(rows, self.folder.parent / name) for name, rows in found.items()}
+
+    def sees_other_jobs(self, outputs: Sequence[str]) -> bool:
+        """Whether another share of the same number was given other jobs; this one's are noted."""
+        listing = hashlib.sha256("\0".join(outputs).encode()).hexdigest()
+        self.set_fact("listing", listing)
+        theirs = []
+        for path in self.folder.glob(f"journal-*of{self.name.partition('of')[2]}.sqlite"):
+            with suppress(sqlite3.Error):  # it is just being made
+                theirs.append(_fact_of(path, "listing"))
+        return any(each not in (None, listing) for each in theirs)
 
     def written(self) -> list[Row]:
         """Jobs whose picture was complete but perhaps without its name when a run ended."""
@@ -217,20 +234,20 @@ class _Lock:
 
     def __init__(self, folder: Path, shard: tuple[int, int], journal: Path) -> None:
         own = folder / "lock-{}of{}.sqlite".format(*shard)
-        self._held = self._take(own, journal)
+        self._held = self._take(own, journal, 0)
         try:
             for other in folder.glob("lock-*.sqlite"):
                 if not other.stem.endswith(f"of{shard[1]}"):
                     name = other.name.replace("lock", "journal")
-                    self._take(other, folder / name).close()
+                    self._take(other, folder / name, _PATIENCE_SECONDS).close()
         except BaseException:
             self.release()
             raise
 
     @staticmethod
-    def _take(path: Path, journal: Path) -> sqlite3.Connection:
+    def _take(path: Path, journal: Path, patience_seconds: float) -> sqlite3.Connection:
         with _storage_errors(path):
-            database = sqlite3.connect(path, timeout=0, isolation_level=None)
+            database = sqlite3.connect(path, timeout=patience_seconds, isolation_level=None)
         try:
             database.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
@@ -251,14 +268,18 @@ class _Lock:
 
 def _owner(journal: Path) -> str:
     with suppress(sqlite3.Error):
-        database = sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            found = database.execute("SELECT value FROM facts WHERE name = 'owner'").fetchone()
-        finally:
-            database.close()
-        if found is not None:
-            return str(found[0])
+        return _fact_of(journal, "owner") or "another run"
     return "another run"
+
+
+def _fact_of(journal: Path, name: str) -> str | None:
+    """A fact of a journal that may be another's."""
+    database = sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        found = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    finally:
+        database.close()
+    return None if found is None else str(found[0])
 
 
 def _journals(folder: Path) -> list[Path]:
@@ -270,10 +291,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode = DELETE")
     database.execute("PRAGMA synchronous = FULL")
     return database
-
-
-def _row(database: sqlite3.Connection, where: str, *values: str) -> Row | None:
-    return next(_rows(database, where, *values), None)
 
 
 def _rows(database: sqlite3.Connection, where: str, *values: str) -> Iterator[Row]:

@@ -21,6 +21,7 @@ def read_manifest(
     path: str | Path,
     options: Mapping[str, Any] | None = None,
     *,
+    preset: str | None = None,
     styles: Sequence[str | Path] = (),
     suffix: str = ".png",
 ) -> list[Job]:
@@ -35,6 +36,7 @@ def read_manifest(
         path: ``.csv`` with a header, ``.jsonl`` with an object a line, or ``.toml`` with
             ``[[job]]`` tables.
         options: values for the rows that do not say otherwise.
+        preset: name of one, for the rows that name none.
         styles: for rows without a style, each a job of its own.
         suffix: of results whose row names no output.
     Raises:
@@ -45,7 +47,7 @@ def read_manifest(
     named: set[str] = set()
     for where, row in _rows(Path(path)):
         try:
-            made = _jobs_of(row, Path(path).parent, dict(options or {}), styles, suffix)
+            made = _jobs_of(row, Path(path).parent, dict(options or {}), preset, styles, suffix)
         except (OptionError, InputError) as error:
             raise type(error)(f"{where}: {error}") from error
         if row.get("output"):
@@ -106,6 +108,7 @@ def _jobs_of(
     row: dict[str, Any],
     folder: Path,
     base: dict[str, Any],
+    usual: str | None,
     styles: Sequence[str | Path],
     suffix: str,
 ) -> list[Job]:
@@ -122,6 +125,7 @@ def _jobs_of(
     if preset is not None and preset not in PRESETS:
         raise OptionError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     values = {
+        **(PRESETS.get(usual or "", {}) if preset is None else {}),
         **base,
         **PRESETS.get(preset or "", {}),
         **{name: _value(known[name], value) for name, value in row.items() if name in known},
@@ -167,13 +171,20 @@ def _texts(name: str, value: Any) -> list[str]:
     return list(parts)
 
 
+def _truth(word: str) -> bool:
+    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
+        word.lower()
+    ]
+
+
 def _value(declared: Option, value: Any) -> Any:
     """A value of a manifest; what CSV gives as text becomes the option's kind."""
     if not isinstance(value, str) or (declared.kind is str and not declared.many):
         return value
     parts = [part.strip() for part in value.split(";")] if declared.many else [value]
+    kind = _truth if declared.kind is bool else declared.kind
     try:
-        read = tuple(declared.kind(part) for part in parts)
-    except ValueError:
+        read = tuple(kind(part) for part in parts)
+    except (KeyError, ValueError):
         raise OptionError(f"{declared.name}: expected {declared.expected}, got {value!r}") from None
     return read if declared.many else read[0]

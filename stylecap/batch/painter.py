@@ -18,7 +18,7 @@ from stylecap.batch.jobs import Job
 from stylecap.batch.journal import is_disk_full
 from stylecap.captioning.captioner import Captioner, load_captioner
 from stylecap.errors import DeviceError, RecordError, StylecapError
-from stylecap.files import QUALITY, file_sha256
+from stylecap.files import QUALITY, file_sha256, reason_of
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.runtime import Runtime
 from stylecap.studio.quality import Judge
@@ -42,6 +42,7 @@ class PainterSettings:
         caption: whether contents and results are described.
         card: whether results are judged.
         quality: of lossy results.
+        sharing: painters of this batch that share its device's memory.
         checkpoint_seconds: time between checkpoints.
     """
 
@@ -51,6 +52,7 @@ class PainterSettings:
     caption: bool = False
     card: bool = False
     quality: int = QUALITY
+    sharing: int = 1
     checkpoint_seconds: float = 30.0
 
 
@@ -208,6 +210,8 @@ class Painter:
                 before = load_checkpoint(task.checkpoint)
                 Runtime.choose(before.runtime.device, before.runtime.precision)
                 runtime = before.runtime
+                if not _is_allowed(runtime, job.options):
+                    before = runtime = None
             except (RecordError, DeviceError):
                 before = None  # damaged, or from another machine: paint anew
         sketch = painting.sketch(
@@ -238,19 +242,24 @@ class Painter:
         }
         if result.card is not None:
             ending["card"] = result.card.figures
-        if self._settings.caption:
-            seen = result.record.inputs[0].sha256
-            ending["content_caption"] = self._caption_of_content(job, seen)
-            ending["result_caption"] = self._caption(job.options, result.picture)
         task.picture.parent.mkdir(parents=True, exist_ok=True)
         result.save(task.picture, quality=self._settings.quality)
+        messages = result.messages
+        if self._settings.caption:
+            try:  # it is painted, whatever comes of this
+                seen = result.record.inputs[0].sha256
+                before, after = self._caption_of_content(job, seen), result.picture
+                ending["result_caption"] = self._caption(job.options, after)
+                ending["content_caption"] = before
+            except (StylecapError, MemoryError, RuntimeError) as error:
+                messages = (*messages, f"not described: {reason_of(error)}")
         return Outcome(
             task,
             "painted",
             sha256=file_sha256(task.picture),
             input_sha256=tuple(entry.sha256 for entry in result.record.inputs),
             ending=ending,
-            messages=result.messages,
+            messages=messages,
         )
 
     def _backbone(self, options: StyleOptions, runtime: Runtime | None = None) -> Backbone:
@@ -294,6 +303,14 @@ class Painter:
         backbone = self._backbone(options, captioner.runtime)
         with captioner.runtime.using_threads():
             return describing.caption(picture, captioner=captioner, backbone=backbone).text
+
+
+def _is_allowed(runtime: Runtime, options: StyleOptions) -> bool:
+    """Whether a checkpoint's runtime is one that the options allow now."""
+    kind = runtime.device.partition(":")[0]
+    return options.precision in ("auto", runtime.precision) and options.device in (
+        "auto", kind, runtime.device
+    )  # fmt: skip
 
 
 def _failure(task: Task, error: Exception) -> Outcome:

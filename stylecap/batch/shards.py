@@ -53,6 +53,9 @@ def shard_from(environment: Mapping[str, str]) -> tuple[Shard, str]:
         source = ", ".join(f"{name}={environment[name]}" for name in names if name in environment)
         try:
             index, count = read(*(int(environment[name]) for name in names))
+            tasks = int(environment.get("SLURM_ARRAY_TASK_COUNT", count))
+            if names[0] != "RANK" and tasks != count:  # some of them are left out
+                index = 0
         except (KeyError, ValueError):
             index, count = 0, 0
         if not 1 <= index <= count:

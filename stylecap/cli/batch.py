@@ -176,9 +176,13 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
             raise OptionError("expected one manifest alone, or contents without a manifest")
         if arguments.pair != "all":
             raise OptionError("--pair: a manifest's rows pair contents and styles themselves")
-        preset = PRESETS.get(getattr(arguments, "preset", None) or "", {})
-        given = {**preset, **given_options(arguments, StyleOptions)}
-        return read_manifest(manifests[0], given, styles=arguments.style, suffix=suffix)
+        return read_manifest(
+            manifests[0],
+            given_options(arguments, StyleOptions),
+            preset=getattr(arguments, "preset", None),
+            styles=arguments.style,
+            suffix=suffix,
+        )
     if not arguments.style:
         raise OptionError("expected --style STYLE: a picture, or a name from `stylecap styles`")
     return plan_jobs(

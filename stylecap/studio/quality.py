@@ -30,6 +30,7 @@ LPIPS_LAYERS = {
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
 }
 _SMALLEST = 1e-8
+_SEEN = 0.05  # of the variation inside: what a border has less of is not seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class QualityCard:
         roughness: total variation over the larger of the content's and the style's; far above 1
             it is noise that neither had.
         border: total variation of the outermost 1/32 of the sides over that of the rest, divided
-            by the same of the content; far from 1 there is a frame.
+            by the same of the content, with 0.05 added to both; far from 1 there is a frame.
         clipped: share of pixels with a channel at 0 or 255 that the content and the style, the
             one with more of them, did not have.
         caption: None without a captioner.
@@ -198,7 +199,7 @@ def quality_card(
         color_to_style=color_distance(painted, example),
         color_to_content=color_distance(painted, original),
         roughness=float(total_variation(painted)) / roughest,
-        border=_frame(painted) / max(_frame(original), _SMALLEST),
+        border=(_frame(painted) + _SEEN) / (_frame(original) + _SEEN),
         clipped=max(0.0, _clipped(painted) - max(_clipped(original), _clipped(example))),
         caption=drift,
     )
