@@ -78,8 +78,8 @@ class TrainOptions:
     min_count: int = option(5, "Words rarer than this are unknown.", minimum=1)
     max_words: int = option(20, "Longer captions are cut here.", minimum=1, advanced=True)
     mirrored: bool = option(True, "Train on mirrored pictures, too.")
-    epochs: int = option(8, "Passes with cross-entropy.", minimum=0)
-    batch: int = option(16, "Pictures a step, over all processes.", minimum=1)
+    epochs: int = option(10, "Passes with cross-entropy.", minimum=0)
+    batch: int = option(8, "Pictures a step, over all processes.", minimum=1)
     learning_rate: float = option(1e-3, "Highest step size of Adam.", minimum=0)
     warmup: int = option(200, "Steps until the highest step size.", minimum=0, advanced=True)
     label_smoothing: float = option(
@@ -94,7 +94,7 @@ class TrainOptions:
     )
     clip: float = option(1.0, "Longest gradient.", minimum=0.001, advanced=True)
     reward_epochs: int = option(
-        10,
+        12,
         "Passes with CIDEr-D as reward; then means of the weights before and after are tried.",
         minimum=0,
     )
