@@ -339,7 +339,7 @@ def test_what_is_not_set_stays_unset(tab, tmp_path):
     expect(beam).to_have_value("")
     beam.fill("many")
     page.locator("#describe").click()
-    expect(page.locator("#sentence")).to_contain_text("beam: expected")
+    expect(page.locator("#sentence")).to_contain_text("Beam: expected")
     beam.fill("")
     page.locator("#describe").click()
     expect(sentence).to_have_text(before.replace("\n", ""))
