@@ -93,11 +93,10 @@ def main() -> None:
         assert features is not None  # nobody stops it
         return chosen, features
 
-    training, features = seen("train")
-    known, mirrored, asked = directions(
-        [summaries(each) for each in (features, seen("train", mirrored=True)[1], seen("dev")[1])]
-    )
+    training, plain = seen("train")
+    _, flipped = seen("train", mirrored=True)
     dev, features = seen("dev")
+    known, mirrored, asked = directions([summaries(each) for each in (plain, flipped, features)])
     found = [
         candidates
         for start in range(0, len(features), BATCH)
