@@ -5,7 +5,8 @@
 The beam ranks sentences by log-probability over length. Two judges are added to that, with several
 weights: `match`, how near the captioner's matcher finds sentence and picture, and `consensus`,
 CIDEr-D of a sentence against the others of the beam (Kumar & Byrne 2004, "Minimum Bayes-Risk
-Decoding"). As everywhere, the first half of the pictures may choose, the second reports.
+Decoding"), not the captioner's own consensus, which is not asked. As everywhere, the first half
+of the pictures may choose, the second reports.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import numpy as np
 import torch
 
 from stylecap.captioning.captioner import load_captioner
+from stylecap.captioning.evaluation import see_split
 from stylecap.captioning.metrics import CiderD
 from stylecap.captioning.options import CaptionOptions
-from stylecap.captioning.recipe import see_split
 
 WEIGHTS = (0.0, 0.1, 0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 BATCH = 20
@@ -57,7 +58,9 @@ def main() -> None:
             for start in range(0, len(seen.features), BATCH)
             for candidates in captioner.candidates(
                 torch.from_numpy(np.array(seen.features[start : start + BATCH])),
-                CaptionOptions(beam=beam, length_penalty=arguments.length_penalty),
+                CaptionOptions(
+                    beam=beam, length_penalty=arguments.length_penalty, consensus_weight=0.0
+                ),
             )
         ]
         sentences = [

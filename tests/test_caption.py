@@ -342,10 +342,14 @@ def test_interrupted_keeps_what_was_printed(
     assert "what was printed is kept" in err
 
 
-def test_a_captioner_is_the_same_after_saving(captioner_file: Path) -> None:
+def test_a_captioner_is_the_same_after_saving(captioner_file: Path, tmp_path: Path) -> None:
+    """Up to the rounding of weights to 127 steps a row, which does not happen twice."""
     loaded = load_captioner(captioner_file, runtime=Runtime("cpu", "float32", 1))
     image = loaded.see(to_picture(photo(80, 3)))
     features = loaded.features(small_backbone(), image)
-    first, second = (c.describe(features)[0] for c in (small_captioner(), loaded))
-    assert first.text == second.text
-    assert first.log_prob == pytest.approx(second.log_prob, abs=0.05)
+    sentences = [["a", "dog", "runs"], ["cat"], ["the", "red", "ball", "sits"]]
+    first, second = (c.read(features, sentences) for c in (small_captioner(), loaded))
+    torch.testing.assert_close(first, second, atol=0.03, rtol=0)
+    loaded.save(tmp_path / "again.safetensors")
+    again = load_captioner(tmp_path / "again.safetensors", runtime=loaded.runtime)
+    torch.testing.assert_close(again.read(features, sentences), second)

@@ -21,7 +21,8 @@ from stylecap.captioning.matching import (
     summary,
 )
 from stylecap.captioning.options import CaptionOptions
-from stylecap.captioning.recipe import choose_search, join_captioners, with_matcher
+from stylecap.captioning.recipe import join_captioners, with_judges
+from stylecap.captioning.tuning import choose_search
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary, words_of
 from stylecap.describing import caption
 from stylecap.errors import InputError, OptionError, WeightsError
@@ -94,7 +95,7 @@ def features() -> Tensor:
 
 
 def asking(weight: float) -> Captioner:
-    captioner = with_matcher(small_captioner(), small_matcher())
+    captioner = with_judges(small_captioner(), matcher=small_matcher())
     captioner.match_weight = weight
     return captioner
 
@@ -215,12 +216,12 @@ def test_all_that_describes_asks_it(features: Tensor) -> None:
 
 
 def test_a_matcher_of_other_pictures_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected 0 without a matcher, got 2"):
+    with pytest.raises(ValueError, match="expected a weight of 0 without one, got 2"):
         plain = small_captioner()
         Captioner(plain.decoders, plain.vocabulary, plain.view, match_weight=2.0)
     for view in (VIEWS["vgg16"], View("alexnet", ("relu4", "relu5"), 6)):
         with pytest.raises(InputError, match="sees pictures as the captioner does"):
-            with_matcher(small_captioner(), small_matcher(view=view))
+            with_judges(small_captioner(), matcher=small_matcher(view=view))
 
 
 def test_without_a_matcher_there_is_nothing_to_weigh(features: Tensor) -> None:
@@ -251,7 +252,7 @@ def test_its_weight_is_chosen_by_what_it_brings(features: Tensor) -> None:
     plain = small_matcher()
     knowing = Knowing(plain.models, plain.vocabulary, plain.view)
     said = [[tuple(words(tokens))] for tokens in wanted]
-    captioner = with_matcher(small_captioner(), knowing)
+    captioner = with_judges(small_captioner(), matcher=knowing)
     choose_search(captioner, features.numpy(), said, said)
     assert captioner.match_weight > 0
     tried = captioner.record["search"]["tried"]
@@ -260,6 +261,6 @@ def test_its_weight_is_chosen_by_what_it_brings(features: Tensor) -> None:
     without = max(each["cider"] for each in tried if each["match_weight"] == 0)
     assert captioner.record["search"]["best"]["cider"] > without + 1
     first = [[tuple(words(some[0].sentence.tokens))] for some in beam]
-    other = with_matcher(small_captioner(), knowing)
+    other = with_judges(small_captioner(), matcher=knowing)
     choose_search(other, features.numpy(), first, first)
     assert other.match_weight == 0

@@ -13,11 +13,21 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from stylecap.backbone import Backbone
-from stylecap.captioning.decode import Rules, Sentence, State, beam_search, greedy_search, sample
+from stylecap.captioning.consensus import Consensus
+from stylecap.captioning.decode import (
+    Rules,
+    Sentence,
+    State,
+    Worth,
+    beam_search,
+    greedy_search,
+    sample,
+)
 from stylecap.captioning.features import View, grid_features, see
 from stylecap.captioning.matching import Matcher, summary
 from stylecap.captioning.model import CaptionDecoder, DecoderShape, Scene
 from stylecap.captioning.options import CaptionOptions
+from stylecap.captioning.rounding import pack, unpack
 from stylecap.captioning.stepper import Stepper
 from stylecap.captioning.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, text_of, words_of
 from stylecap.errors import InputError, OptionError, WeightsError
@@ -28,7 +38,8 @@ from stylecap.weights import find_weights
 _FORMAT = 1
 _BEAM = 5  # of captioners that say nothing of it
 _NEIGHBOURS = 5  # words shown as alternatives at each place
-_OWN = ("beam", "length_penalty", "match_weight")  # options that are its own if unset
+#: Options that are its own if unset.
+_OWN = ("beam", "length_penalty", "match_weight", "consensus_weight")
 _READ_ROWS = 32  # sentences times pictures that are read at a time
 
 
@@ -80,16 +91,18 @@ class Candidate:
     match: float
 
     def value(self, match_weight: float) -> float:
-        """What the beam's are ranked by: score plus weighted match."""
+        """What those of the beam are ranked by: score plus weighted match."""
         return self.sentence.score + match_weight * self.match
 
 
 class Captioner:
     """One or several trained decoders that share a vocabulary and a view of the picture.
 
-    Several are an ensemble: their probabilities are averaged word by word. A matcher, if there is
-    one, has a say in which of the beam's sentences is the best: a decoder knows what is often
-    said after what, the matcher was taught to tell the picture's own sentences from others.
+    Several are an ensemble: their probabilities are averaged word by word. A decoder knows what
+    is often said after what. Two judges, if they are there, have a say beside it: the consensus,
+    which expects n-grams from what people wrote about similar pictures, at every word of the
+    beam; and the matcher, which was taught to tell a picture's own sentences from others, in
+    which of the beam's sentences is the best.
 
     Args:
         decoders: at least one, of equal vocabulary and features.
@@ -97,13 +110,15 @@ class Captioner:
         view: how they see pictures; names the backbone.
         matcher: sees pictures in the same way.
         match_weight: of its cosine beside the score of the beam; chosen on validation data.
+        consensus: sees pictures in the same way and has the same vocabulary.
+        consensus_weight: of what a sentence is worth beside its log-probability; chosen likewise.
         beam: likewise, used where the options leave it open.
         length_penalty: likewise.
         record: how they were trained, kept in the file.
         runtime: device and precision; float32 on the CPU if None.
     Raises:
-        ValueError: the decoders do not fit each other, the vocabulary or the view, the matcher
-            sees pictures in another way, or there is a match weight without one.
+        ValueError: the decoders do not fit each other, the vocabulary or the view, a judge
+            sees pictures in another way, or has a weight and is not there.
     """
 
     def __init__(
@@ -114,6 +129,8 @@ class Captioner:
         *,
         matcher: Matcher | None = None,
         match_weight: float = 0.0,
+        consensus: Consensus | None = None,
+        consensus_weight: float = 0.0,
         beam: int = _BEAM,
         length_penalty: float = 0.7,
         record: Mapping[str, Any] | None = None,
@@ -126,12 +143,18 @@ class Captioner:
                 f"decoders: expected one or more of equal shape for {wanted[0]} words and "
                 f"{wanted[1]} positions, got {shapes}"
             )
-        if matcher is None and match_weight:
-            raise ValueError(f"match_weight: expected 0 without a matcher, got {match_weight:g}")
-        if matcher is not None and matcher.view != view:
+        judges = (("matcher", matcher, match_weight), ("consensus", consensus, consensus_weight))
+        for name, judge, weight in judges:
+            if judge is None and weight:
+                raise ValueError(f"{name}: expected a weight of 0 without one, got {weight:g}")
+            if judge is not None and judge.view != view:
+                raise ValueError(
+                    f"{name}: expected one that sees pictures as the decoders do, {view}, got one "
+                    f"for {judge.view}"
+                )
+        if consensus is not None and consensus.words != len(vocabulary):
             raise ValueError(
-                f"matcher: expected one that sees pictures as the decoders do, {view}, got one for "
-                f"{matcher.view}"
+                f"consensus: expected one for {len(vocabulary)} words, got {consensus.words}"
             )
         self.runtime = runtime or Runtime("cpu", "float32", torch.get_num_threads())
         self.decoders = [d.to(self.runtime.torch_device).eval() for d in decoders]
@@ -139,6 +162,8 @@ class Captioner:
         self.view = view
         self.matcher = matcher
         self.match_weight = match_weight
+        self.consensus = consensus
+        self.consensus_weight = consensus_weight
         self.beam = beam
         self.length_penalty = length_penalty
         self.record = dict(record or {})
@@ -169,14 +194,19 @@ class Captioner:
         """The options with the captioner's own backbone, and its numbers where they are unset.
 
         Raises:
-            OptionError: a match weight above 0, and there is no matcher.
+            OptionError: the weight of a judge above 0, and it is not there.
         """
         options = options or CaptionOptions()
-        if options.match_weight and self.matcher is None:
-            raise OptionError(
-                f"match_weight: this captioner has no matcher, expected 0, got "
-                f"{options.match_weight:g}; leave it out"
-            )
+        for name, judge, weight in (
+            ("match_weight: this captioner has no matcher", self.matcher, options.match_weight),
+            (
+                "consensus_weight: this captioner has no consensus",
+                self.consensus,
+                options.consensus_weight,
+            ),
+        ):
+            if weight and judge is None:
+                raise OptionError(f"{name}, expected 0, got {weight:g}; leave it out")
         own = {name: getattr(self, name) for name in _OWN if getattr(options, name) is None}
         return replace(options, backbone=self.backbone_name, **own)
 
@@ -190,7 +220,7 @@ class Captioner:
             One caption a picture.
         Raises:
             OptionError: the prefix holds a word that the captioner does not know, or is longer
-                than ``max_words``; or a match weight is given, and there is no matcher.
+                than ``max_words``; or the weight of a judge is given, and it is not there.
             ValueError: the features have the wrong shape.
         """
         options = self.settled(options)
@@ -199,7 +229,7 @@ class Captioner:
             if len(features) == 0:
                 return []
             scene = self._look(features)
-            found, said = self._search(scene, options)
+            found, said = self._search(scene, options, self._worth(features, options))
             if weight and options.method == "beam":
                 found = [
                     [each.sentence for each in sorted(candidates, key=lambda c: -c.value(weight))]
@@ -223,7 +253,9 @@ class Captioner:
         with torch.inference_mode():
             if len(features) == 0:
                 return []
-            found, _ = self._search(self._look(features), self.settled(options))
+            options = self.settled(options)
+            worth = self._worth(features, options)
+            found, _ = self._search(self._look(features), options, worth)
             return self._matched(features, found)
 
     def read(self, features: Tensor, sentences: Sequence[Sequence[str]]) -> Tensor:
@@ -281,8 +313,16 @@ class Captioner:
             for sentences, part in zip(found, torch.split(cosines, counts), strict=True)
         ]
 
+    def _worth(self, features: Tensor, options: CaptionOptions) -> Worth | None:
+        """What the consensus adds to the score of sentences, if it is to be asked."""
+        weight = options.consensus_weight
+        if self.consensus is None or not weight or options.method != "beam":
+            return None
+        expected = self.consensus.expected(summary(features).cpu())
+        return lambda image, tokens: weight * expected(image, tokens)
+
     def _search(
-        self, scene: Scene, options: CaptionOptions
+        self, scene: Scene, options: CaptionOptions, worth: Worth | None
     ) -> tuple[list[list[Sentence]], list[Tensor]]:
         """The sentences of each image, and (R, E, D) what the LSTMs gave out in every step."""
         rules, said = self._rules(options), []
@@ -314,7 +354,9 @@ class Captioner:
             return [sorted(each, key=lambda sentence: -sentence.log_prob) for each in drawn], said
         beam, penalty = options.beam, options.length_penalty
         assert beam is not None and penalty is not None  # `settled`
-        found = beam_search(begin, step, images, rules, beam=beam, length_penalty=penalty)
+        found = beam_search(
+            begin, step, images, rules, beam=beam, length_penalty=penalty, worth=worth
+        )
         return found, said
 
     def _rules(self, options: CaptionOptions) -> Rules:
@@ -379,7 +421,7 @@ class Captioner:
         return captions
 
     def save(self, path: str | Path) -> None:
-        """Write weights as float16 and everything else as JSON into one safetensors file.
+        """Write weights, rounded, and everything else as JSON into one safetensors file.
 
         Raises:
             OutputError: the file cannot be written.
@@ -392,16 +434,20 @@ class Captioner:
             "beam": self.beam,
             "length_penalty": self.length_penalty,
             "match_weight": self.match_weight,
+            "consensus_weight": self.consensus_weight,
             "record": self.record,
         }
-        tensors = {
-            f"{index}/{name}": weight.half()
-            for index, decoder in enumerate(self.decoders)
-            for name, weight in decoder.named_parameters()
-        }
-        if self.matcher is not None:
-            header |= self.matcher.header()
-            tensors |= self.matcher.tensors()
+        tensors = pack(
+            {
+                f"{index}/{name}": weight.detach()
+                for index, decoder in enumerate(self.decoders)
+                for name, weight in decoder.named_parameters()
+            }
+        )
+        for judge in (self.matcher, self.consensus):
+            if judge is not None:
+                header |= judge.header()
+                tensors |= judge.tensors()
         save_tensors(path, header, tensors)
 
 
@@ -432,15 +478,18 @@ def load_captioner(
         decoders = []
         for index, shape in enumerate(header["decoders"]):
             decoder = CaptionDecoder(DecoderShape(**shape))
-            decoder.load_state_dict(under(tensors, f"{index}/"))
+            decoder.load_state_dict(unpack(under(tensors, f"{index}/")))
             decoders.append(decoder)
-        view = header["view"]
+        view = View(**{**header["view"], "layers": tuple(header["view"]["layers"])})
+        words = Vocabulary(header["words"])
         return Captioner(
             decoders,
-            Vocabulary(header["words"]),
-            View(**{**view, "layers": tuple(view["layers"])}),
+            words,
+            view,
             matcher=Matcher.of(header, tensors),
             match_weight=header.get("match_weight", 0.0),
+            consensus=Consensus.of(header, tensors, len(words), view),
+            consensus_weight=header.get("consensus_weight", 0.0),
             beam=header.get("beam", _BEAM),
             length_penalty=header["length_penalty"],
             record=header["record"],

@@ -15,9 +15,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+_CHOICE = 3  # ways to go on among which a `Worth` chooses, in beams
+
 State = dict[str, Tensor]
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
 Begin = Callable[[int], State]
+#: What a sentence so far, ids without the end, is worth for an image, counted from 0.
+Worth = Callable[[int, tuple[int, ...]], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,14 @@ def beam_search(
     *,
     beam: int = 5,
     length_penalty: float = 0.7,
+    worth: Worth | None = None,
 ) -> list[list[Sentence]]:
-    """The most probable sentences found with ``beam`` candidates kept at every word.
+    """The best sentences found with ``beam`` candidates kept at every word.
 
     A sentence's score is its log-probability divided by (words + 1) ** length_penalty; 0 ranks
-    by probability alone, 1 by the mean per word. A sentence ends where its end is among the
-    ``beam`` best ways to go on; an image is done, and its rows are dropped, when it has ``beam``
+    by probability alone, 1 by the mean per word. What it is worth is added, asked of the most
+    probable ways to go on, three times ``beam``. A sentence ends where its end is among the
+    ``beam`` best of them; an image is done, and its rows are dropped, when it has ``beam``
     sentences and no open candidate has a better score than the worst of them. (A longer one might
     still get there where the penalty is above 0; waiting for it doubles the time and changes few
     captions.)
@@ -93,6 +99,7 @@ def beam_search(
         rules: what may be produced.
         beam: candidates and results an image, at least 1.
         length_penalty: at least 0.
+        worth: of sentences and of their beginnings, as long as probabilities; 0 if None.
     Returns:
         For each image up to ``beam`` sentences, best first, at least one.
     Raises:
@@ -105,36 +112,43 @@ def beam_search(
     tokens, paths, totals, log_probs, state = _start(begin, step, images, rules)
     totals = totals[:, None]  # (B, N), N = 1 at first
     finished: list[list[Sentence]] = [[] for _ in range(images)]
-    searched = finished  # those of the B images that are not done
+    going = list(range(images))  # the B images that are not done
     while True:
         length = tokens.shape[1]
+        norm = float((length + 1) ** length_penalty)
         log_probs = _allowed(log_probs, tokens, rules)  # (B*N, V)
         vocabulary = log_probs.shape[-1]
-        joint = totals[..., None] + log_probs.view(len(searched), -1, vocabulary)  # (B, N, V)
+        joint = totals[..., None] + log_probs.view(len(going), -1, vocabulary)  # (B, N, V)
         rows = joint.shape[1]
-        norm = float((length + 1) ** length_penalty)
-        if length == rules.max_words:
-            _collect(searched, joint[..., rules.eos], torch.arange(rows), tokens, paths, norm, beam)
-            for image, sentences in enumerate(searched):
-                if not sentences:
-                    sentences.append(_cut(image, totals, tokens, paths, norm))
-            return finished
         flat = joint.flatten(1)  # (B, N*V)
-        scores, picks = flat.topk(min(2 * beam, flat.shape[1]))  # (B, 2K): at most K of them end
+        count = (2 if worth is None else _CHOICE) * beam  # at most one beam of them ends
+        scores, picks = flat.topk(min(count, flat.shape[1]))  # (B, M)
         words, parents = picks % vocabulary, picks.div(vocabulary, rounding_mode="floor")
+        ranks = scores / norm
+        if worth is not None:
+            ranks = ranks + _worths(worth, going, scores, tokens, parents, words, rules.eos)
+            ranks, order = ranks.sort(dim=1, descending=True)
+            scores, words, parents = (each.gather(1, order) for each in (scores, words, parents))
         ends = words == rules.eos
-        ended = scores.where(ends, -math.inf)[:, :beam]  # (B, K)
-        _collect(searched, ended, parents[:, :beam], tokens, paths, norm, beam)
-        totals, places = scores.masked_fill(ends, -math.inf).topk(min(beam, scores.shape[1]))
+        ended = ranks.where(ends, -math.inf)[:, :beam]  # (B, K)
+        searched = [finished[image] for image in going]
+        _collect(searched, ended, scores, parents, tokens, paths, beam)
+        if length == rules.max_words:
+            for place, sentences in enumerate(searched):
+                if not sentences:
+                    sentences.append(_cut(place, totals, tokens, paths, norm))
+            return finished
+        best, places = ranks.masked_fill(ends, -math.inf).topk(min(beam, ranks.shape[1]))  # (B, K)
+        totals = scores.masked_fill(ends, -math.inf).gather(1, places)
         open_ = [
             place
-            for place, (sentences, best) in enumerate(
-                zip(searched, totals[:, 0].tolist(), strict=True)
+            for place, (sentences, rank) in enumerate(
+                zip(searched, best[:, 0].tolist(), strict=True)
             )
-            if best / norm > (sentences[-1].score if len(sentences) == beam else -math.inf)
+            if rank > (sentences[-1].score if len(sentences) == beam else -math.inf)
         ]
-        searched = [searched[place] for place in open_]
-        if not searched:
+        going = [going[place] for place in open_]
+        if not going:
             for image, sentences in enumerate(finished):
                 if not sentences:
                     raise ValueError(
@@ -267,7 +281,7 @@ def _start(
 
 
 def _allowed(log_probs: Tensor, tokens: Tensor, rules: Rules) -> Tensor:
-    """Minus infinity where the rules forbid the word."""
+    """Minus infinity where the rules forbid the word, also all but the end after the last one."""
     log_probs = log_probs.clone()
     for word in rules.banned:
         log_probs[:, word] = -math.inf
@@ -275,26 +289,56 @@ def _allowed(log_probs: Tensor, tokens: Tensor, rules: Rules) -> Tensor:
         log_probs[:, rules.eos] = -math.inf
     if rules.no_repeat:
         log_probs[repeats(tokens, rules.no_repeat)] = -math.inf
+    if tokens.shape[1] == rules.max_words:
+        log_probs[:, : rules.eos] = log_probs[:, rules.eos + 1 :] = -math.inf
     return log_probs
+
+
+def _worths(
+    worth: Worth,
+    going: Sequence[int],
+    scores: Tensor,
+    tokens: Tensor,
+    parents: Tensor,
+    words: Tensor,
+    eos: int,
+) -> Tensor:
+    """(B, M) worth of every way to go on; 0 where it is impossible."""
+    said = [tuple(row) for row in tokens.tolist()]
+    rows = len(said) // len(going)
+    found = [
+        [
+            worth(image, before if word == eos else (*before, word)) if score > -math.inf else 0.0
+            for score, before, word in zip(
+                some_scores,
+                [said[place * rows + parent] for parent in some_parents],
+                some_words,
+                strict=True,
+            )
+        ]
+        for place, (image, some_scores, some_parents, some_words) in enumerate(
+            zip(going, scores.tolist(), parents.tolist(), words.tolist(), strict=True)
+        )
+    ]
+    return torch.tensor(found, dtype=scores.dtype, device=scores.device)
 
 
 def _collect(
     finished: list[list[Sentence]],
-    ends: Tensor,
+    ended: Tensor,
+    scores: Tensor,
     parents: Tensor,
     tokens: Tensor,
     paths: Tensor,
-    norm: float,
     beam: int,
 ) -> None:
-    """File the sentences that end here, (B, K) log-probabilities; keep each image's best."""
+    """File the sentences that end here, by their ranks (B, K); keep each image's best."""
     rows = tokens.shape[0] // len(finished)
-    for image, place in torch.isfinite(ends).nonzero().tolist():
-        row = int(parents.expand_as(ends)[image, place])
-        log_prob = float(ends[image, place])
-        at = image * rows + row
+    for image, place in torch.isfinite(ended).nonzero().tolist():
+        at = image * rows + int(parents[image, place])
         words, path = tuple(tokens[at].tolist()), (*paths[at].tolist(), at)
-        finished[image].append(Sentence(words, log_prob, log_prob / norm, path))
+        log_prob, score = float(scores[image, place]), float(ended[image, place])
+        finished[image].append(Sentence(words, log_prob, score, path))
     for sentences in finished:
         sentences.sort(key=lambda sentence: -sentence.score)
         del sentences[beam:]

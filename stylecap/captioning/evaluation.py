@@ -7,6 +7,7 @@ captions given to other pictures, so that it can be judged.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from stylecap.backbone import Backbone
+from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
-from stylecap.captioning.data import halves
+from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_all
+from stylecap.captioning.features import FeatureCache, in_parts
 from stylecap.captioning.metrics import (
     CiderD,
     Measure,
@@ -28,9 +30,8 @@ from stylecap.captioning.metrics import (
     human_ceiling,
 )
 from stylecap.captioning.options import CaptionOptions
-from stylecap.captioning.recipe import describe_all, see_split
 from stylecap.captioning.vocabulary import text_of
-from stylecap.errors import OutputError
+from stylecap.errors import InputError, OutputError
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.record import current_versions
 
@@ -110,6 +111,80 @@ class Report:
             (place / "report.html").write_text(report_page(self), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{place}: cannot be written: {error.strerror}") from error
+
+
+def describe_all(
+    captioner: Captioner, features: np.ndarray, options: CaptionOptions
+) -> list[list[str]]:
+    """The best caption, as words, for each of (N, P, C) features."""
+    return [
+        [each.word for each in caption.words]
+        for part in in_parts(features)
+        for caption in captioner.describe(part, options)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenSplit:
+    """One split of a data set as a captioner sees it.
+
+    Attributes:
+        pictures: of the split.
+        features: (N, P, C) of them.
+        training: captions of the training split, if the data hold one.
+    """
+
+    pictures: Sequence[CaptionedPicture]
+    features: np.ndarray
+    training: Sequence[Words]
+
+
+def see_split(
+    captioner: Captioner,
+    data: str | Path | Sequence[str | Path],
+    split: str,
+    *,
+    pictures: str | Path | None = None,
+    cache: str | Path | None = None,
+    backbone: Backbone | None = None,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> SeenSplit | None:
+    """Read captioned pictures and compute the features of one split.
+
+    Args:
+        captioner: whose view of the pictures it is.
+        data: captions, in a form of `stylecap.captioning.data.read_captions`; several are
+            taken together.
+        split: ``"train"``, ``"dev"`` or ``"test"``.
+        pictures: folder of the pictures, if they lie elsewhere than beside the captions.
+        cache: folder for the features; they are not kept if None.
+        backbone: loaded before; else the captioner's own kind is loaded.
+        on_progress: told of every batch of features.
+        should_stop: asked before each of them.
+    Returns:
+        None if it was stopped.
+    Raises:
+        InputError: the split is not in the data, or something cannot be read.
+    """
+    captioned = read_all(data, pictures)
+    chosen = [each for each in captioned if each.split == split]
+    if not chosen:
+        there = ", ".join(sorted({each.split for each in captioned}))
+        raise InputError(f"split: expected one with pictures in it ({there}), got {split!r}")
+    check_pictures(chosen)
+    backbone = backbone or load_backbone(captioner.backbone_name, runtime=captioner.runtime)
+    paths = [each.path for each in chosen]
+    with tempfile.TemporaryDirectory(prefix="stylecap-") as passing:
+        features = FeatureCache(cache or passing).features(
+            backbone, captioner.view, paths, on_progress=on_progress, should_stop=should_stop
+        )
+        if features is not None and cache is None:
+            features = np.array(features)
+    if features is None:
+        return None
+    training = [words for each in captioned if each.split == "train" for words in each.captions]
+    return SeenSplit(chosen, features, training)
 
 
 def evaluate_captioner(

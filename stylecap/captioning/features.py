@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -26,6 +26,7 @@ from stylecap.images import load_picture, resize_picture, split_alpha, to_image
 from stylecap.progress import OnProgress, Progress, ShouldStop
 
 _FORMAT = 1
+_PART = 50  # pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,12 @@ def _grid_rows(backbone: Backbone, image: Tensor, view: View) -> Tensor:
         averaged = F.adaptive_avg_pool2d(found[layer].float(), view.grid)  # (B, C, g, g)
         parts.append(F.normalize(averaged.flatten(2).mT, dim=-1))  # (B, g*g, C)
     return torch.cat(parts, dim=-1).half()
+
+
+def in_parts(features: np.ndarray, count: int = _PART) -> Iterator[Tensor]:
+    """Features (N, P, C), which may lie on disk, some pictures at a time."""
+    for start in range(0, len(features), count):
+        yield torch.from_numpy(np.array(features[start : start + count]))
 
 
 class FeatureCache:

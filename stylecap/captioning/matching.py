@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from stylecap.captioning.features import View
+from stylecap.captioning.features import View, in_parts
+from stylecap.captioning.rounding import pack, unpack
 from stylecap.captioning.vocabulary import PAD, UNK, Vocabulary, words_of
 from stylecap.errors import InputError, OptionError, WeightsError
 from stylecap.files import named
@@ -33,7 +34,7 @@ SEARCH = "captioner-vgg16"
 _FORMAT = 1
 _NAME = "matcher"  # in files
 _MAX_WORDS = 24  # longer sentences are cut here
-_ROWS = 500  # sentences or pictures embedded at a time
+_ROWS = 500  # sentences embedded at a time
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,7 @@ def summary(features: Tensor) -> Tensor:
 
 def summaries(features: np.ndarray) -> Tensor:
     """`summary` of many pictures' features (N, P, C), which may lie on disk."""
-    return torch.cat(
-        [
-            summary(torch.from_numpy(np.array(features[start : start + _ROWS])))
-            for start in range(0, len(features), _ROWS)
-        ]
-    )
+    return torch.cat([summary(part) for part in in_parts(features)])
 
 
 def ranking_loss(scores: Tensor, margin: float, *, hardest: bool = True) -> Tensor:
@@ -227,7 +223,7 @@ class Matcher:
         return self.sentences([words])[0]
 
     def save(self, path: str | Path) -> None:
-        """Write weights as float16 and everything else as JSON into one safetensors file.
+        """Write weights, rounded, and everything else as JSON into one safetensors file.
 
         Raises:
             OutputError: the file cannot be written.
@@ -245,12 +241,14 @@ class Matcher:
         return {_NAME: known}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights, float16, by names that no captioner's weights have."""
-        return {
-            f"{_NAME}/{index}/{name}": value.half()
-            for index, model in enumerate(self.models)
-            for name, value in model.state_dict().items()
-        }
+        """The weights, packed, by names that no captioner's weights have."""
+        return pack(
+            {
+                f"{_NAME}/{index}/{name}": value
+                for index, model in enumerate(self.models)
+                for name, value in model.state_dict().items()
+            }
+        )
 
     @classmethod
     def of(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Matcher | None:
@@ -265,8 +263,7 @@ class Matcher:
         models = []
         for index, shape in enumerate(known["shapes"]):
             model = JointEmbedding(EmbeddingShape(**shape))
-            own = under(tensors, f"{_NAME}/{index}/")
-            model.load_state_dict({name: tensor.float() for name, tensor in own.items()})
+            model.load_state_dict(unpack(under(tensors, f"{_NAME}/{index}/")))
             models.append(model)
         view = View(**{**known["view"], "layers": tuple(known["view"]["layers"])})
         return cls(models, Vocabulary(known["words"]), view, record=known["record"])

@@ -88,6 +88,10 @@ class CiderD:
                     total += penalty * shared / norm
         return 10.0 * total / (4 * len(references))
 
+    def idf(self, images: float) -> float:
+        """Inverse document frequency of an n-gram that occurs with so many images."""
+        return self._log_images - math.log(max(1.0, images))
+
     def _vector(self, words: Words) -> _Vector:
         frequencies, logs, log_images = self._frequencies, self._logs, self._log_images
         weights = tuple(

@@ -21,7 +21,7 @@ class CaptionOptions:
     method: str = option("beam", "How words are chosen.", choices=METHODS)
     beam: int | None = option(
         None,
-        "Candidates that beam search keeps; the captioner's own number if unset, mostly 3 or 5.",
+        "Candidates that beam search keeps; the captioner's own number if unset, mostly 5 or 10.",
         minimum=1,
         maximum=100,
     )
@@ -37,6 +37,14 @@ class CaptionOptions:
         None,
         "How much the likeness of sentence and picture counts in the beam's ranking; the "
         "captioner's own if unset, 0 for none.",
+        minimum=0,
+        maximum=100,
+        advanced=True,
+    )
+    consensus_weight: float | None = option(
+        None,
+        "How much it counts in beam search what people wrote about similar pictures; the "
+        "captioner's own if unset, 0 for nothing.",
         minimum=0,
         maximum=100,
         advanced=True,

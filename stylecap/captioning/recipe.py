@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.consensus import Consensus, fit_consensus
 from stylecap.captioning.curves import draw_curves
 from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_all
 from stylecap.captioning.features import VIEWS, FeatureCache, View
-from stylecap.captioning.matching import Matcher
-from stylecap.captioning.metrics import CiderD, Words
-from stylecap.captioning.options import CaptionOptions, TrainOptions
+from stylecap.captioning.matching import Matcher, summaries
+from stylecap.captioning.metrics import Words
+from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.train import Corpus, Trained, train
+from stylecap.captioning.tuning import choose_search
 from stylecap.errors import InputError, OptionError
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.record import current_versions
@@ -34,10 +34,6 @@ from stylecap.runtime import Runtime
 CAPTIONER = "captioner.safetensors"
 CURVES = "curves.png"
 FEATURES = "features"
-_BEAMS = (3, 5)
-_PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # 1 is the mean per word; more favours length itself
-_MATCH_WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
-_PART = 50  # pictures described together
 
 
 def train_captioner(
@@ -56,7 +52,7 @@ def train_captioner(
     """Train a captioner; goes on where the folder holds an unfinished run.
 
     Every second validation picture chooses the weights to keep, the beam, the length penalty
-    and the weight of the matcher; the others stay untouched, to be reported by
+    and the weights of the judges; the others stay untouched, to be reported by
     `evaluate_captioner`. Where torch's process group is initialised, all processes work together
     and the first one writes; on several machines the folder has to lie on a disk that they share.
 
@@ -75,7 +71,7 @@ def train_captioner(
         should_stop: asked before each of them; call again with the same arguments to go on.
     Returns:
         The captioner, or None if it was stopped. Of several processes only the first one's has
-        the beam, the length penalty and the match weight that were chosen.
+        a consensus, and the search that was chosen.
     Raises:
         InputError: captions or pictures cannot be read, the folder belongs to another run, or the
             matcher to another backbone.
@@ -89,6 +85,117 @@ def train_captioner(
     view = VIEWS[options.backbone]
     if matcher is not None:
         _check_matcher(matcher, view)
+    captioned, training, validation = _read(data, pictures)
+    counts = Counter(word for each in training for words in each.captions for word in words)
+    if max(counts.values()) < options.min_count:
+        raise OptionError(
+            f"min_count: no word occurs {options.min_count} times in the training captions, the "
+            f"most frequent one {max(counts.values())} times; choose less"
+        )
+    if backbone is None:
+        backbone = load_backbone(options.backbone, runtime=_agreed_runtime(device))
+    seen = _see(
+        training,
+        validation,
+        FeatureCache(cache or folder / FEATURES),
+        backbone,
+        view,
+        options.mirrored,
+        on_progress,
+        should_stop,
+    )
+    if seen is None:
+        return None
+    trained = train(
+        seen.training,
+        seen.chosen,
+        folder,
+        options,
+        frequencies=seen.references,
+        device=backbone.runtime.device,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    if not trained.finished:
+        return None
+    captioner = Captioner(
+        [trained.decoder],
+        trained.vocabulary,
+        view,
+        matcher=matcher,
+        record=_record(data, captioned, options, trained, backbone),
+        runtime=backbone.runtime,
+    )
+    if _rank() > 0:
+        return captioner
+    finished = _finish(captioner, seen, on_progress, should_stop)
+    if finished is not None:
+        finished.save(folder / CAPTIONER)
+        if not draw_curves(trained.history, folder / CURVES) and on_progress is not None:
+            message = f"{CURVES} needs matplotlib; pip install 'stylecap[train]' draws it"
+            on_progress(Progress(1, 1, 0.0, "curves", message=message))
+    return finished
+
+
+def finish_captioner(
+    captioner: Captioner,
+    data: str | Path | Sequence[str | Path],
+    *,
+    pictures: str | Path | None = None,
+    cache: str | Path | None = None,
+    matcher: Matcher | None = None,
+    backbone: Backbone | None = None,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Captioner | None:
+    """Give trained decoders, joined ones perhaps, what follows a training: judges and search.
+
+    Args:
+        captioner: whose decoders they are.
+        data: what they were trained on, in a form of `stylecap.captioning.data.read_captions`.
+        pictures: as in `train_captioner`.
+        cache: folder for the features; they are not kept if None.
+        matcher: of the same backbone; the captioner's own if None.
+        backbone: loaded before; else the captioner's own kind is loaded.
+        on_progress: told of every batch of features, and of what follows.
+        should_stop: asked before each of them.
+    Returns:
+        A captioner with these decoders, or None if it was stopped.
+    Raises:
+        As `train_captioner`.
+    """
+    captioner = with_judges(captioner, matcher=matcher or captioner.matcher)
+    _, training, validation = _read(data, pictures)
+    backbone = backbone or load_backbone(captioner.backbone_name, runtime=captioner.runtime)
+    with tempfile.TemporaryDirectory(prefix="stylecap-") as passing:
+        store = FeatureCache(cache or passing)
+        seen = _see(
+            training, validation, store, backbone, captioner.view, True, on_progress, should_stop
+        )
+        if seen is None:
+            return None
+        return _finish(captioner, seen, on_progress, should_stop)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is learned from and what chooses.
+
+    Attributes:
+        training: the training split.
+        chosen: every second validation picture.
+        references: of all validation pictures.
+    """
+
+    training: Corpus
+    chosen: Corpus
+    references: Sequence[Sequence[Words]]
+
+
+def _read(
+    data: str | Path | Sequence[str | Path], pictures: str | Path | None
+) -> tuple[list[CaptionedPicture], list[CaptionedPicture], list[CaptionedPicture]]:
+    """All captioned pictures, those for training and those for validation."""
     captioned = read_all(data, pictures)
     training = [each for each in captioned if each.split == "train"]
     validation = [each for each in captioned if each.split == "dev"]
@@ -98,15 +205,20 @@ def train_captioner(
             f"{len(training)} and {len(validation)}; name the file with the other split, too"
         )
     check_pictures([*training, *validation])
-    counts = Counter(word for each in training for words in each.captions for word in words)
-    if max(counts.values()) < options.min_count:
-        raise OptionError(
-            f"min_count: no word occurs {options.min_count} times in the training captions, the "
-            f"most frequent one {max(counts.values())} times; choose less"
-        )
-    if backbone is None:
-        backbone = load_backbone(options.backbone, runtime=_agreed_runtime(device))
-    store = FeatureCache(cache or folder / FEATURES)
+    return captioned, training, validation
+
+
+def _see(
+    training: Sequence[CaptionedPicture],
+    validation: Sequence[CaptionedPicture],
+    store: FeatureCache,
+    backbone: Backbone,
+    view: View,
+    flipped: bool,
+    on_progress: OnProgress | None,
+    should_stop: ShouldStop | None,
+) -> _Seen | None:
+    """Features of both splits; None if it was stopped."""
 
     def features(
         of: Sequence[CaptionedPicture], what: str, mirrored: bool = False
@@ -134,188 +246,51 @@ def train_captioner(
     if plain is None:
         return None
     mirrored = None
-    if options.mirrored and (mirrored := features(training, "mirrored pictures", True)) is None:
+    if flipped and (mirrored := features(training, "mirrored pictures", True)) is None:
         return None
     references = [each.captions for each in validation]
-    chosen = Corpus(np.ascontiguousarray(halves(seen)[0]), halves(references)[0])
-    trained = train(
+    return _Seen(
         Corpus(plain, [each.captions for each in training], mirrored),
-        chosen,
-        folder,
-        options,
-        frequencies=references,
-        device=backbone.runtime.device,
-        on_progress=on_progress,
-        should_stop=should_stop,
+        Corpus(np.ascontiguousarray(halves(seen)[0]), halves(references)[0]),
+        references,
     )
-    if not trained.finished:
-        return None
-    captioner = Captioner(
-        [trained.decoder],
-        trained.vocabulary,
-        view,
-        matcher=matcher,
-        record=_record(data, captioned, options, trained, backbone),
-        runtime=backbone.runtime,
+
+
+def _finish(
+    captioner: Captioner,
+    seen: _Seen,
+    on_progress: OnProgress | None,
+    should_stop: ShouldStop | None,
+) -> Captioner | None:
+    """The captioner with a consensus, if enough was written for one, and its best search."""
+    if on_progress is not None:
+        on_progress(Progress(0, 1, 0.0, "what people write"))
+    corpus = seen.training
+    pictures = [summaries(each) for each in (corpus.features, corpus.mirrored) if each is not None]
+    consensus = fit_consensus(pictures, corpus.captions, captioner.vocabulary, captioner.view)
+    captioner = with_judges(captioner, matcher=captioner.matcher, consensus=consensus)
+    done = choose_search(
+        captioner,
+        seen.chosen.features,
+        seen.chosen.captions,
+        seen.references,
+        on_progress,
+        should_stop,
     )
-    if _rank() == 0:
-        if not choose_search(
-            captioner, chosen.features, chosen.captions, references, on_progress, should_stop
-        ):
-            return None
-        captioner.save(folder / CAPTIONER)
-        if not draw_curves(trained.history, folder / CURVES) and on_progress is not None:
-            message = f"{CURVES} needs matplotlib; pip install 'stylecap[train]' draws it"
-            on_progress(Progress(1, 1, 0.0, "curves", message=message))
-    return captioner
-
-
-def choose_search(
-    captioner: Captioner,
-    features: np.ndarray,
-    references: Sequence[Sequence[Words]],
-    frequencies: Sequence[Sequence[Words]],
-    on_progress: OnProgress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> bool:
-    """Set a captioner's beam, length penalty and match weight to those of the highest CIDEr-D.
-
-    Args:
-        captioner: changed; its record keeps the figures under ``search``.
-        features: (N, P, C) of validation pictures.
-        references: what people wrote about each.
-        frequencies: references that CIDEr-D weighs words by.
-        on_progress: told after every setting.
-        should_stop: asked before every fifty pictures of each setting, and at the end.
-    Returns:
-        False if it was stopped; nothing is changed then.
-    """
-    scorer = CiderD(frequencies)
-    prepared = [scorer.prepare(group) for group in references]
-    words_in = captioner.vocabulary.decode
-    tried: list[dict[str, Any]] = []
-    settings = [(beam, penalty) for beam in _BEAMS for penalty in _PENALTIES]
-    began = time.monotonic()
-    for place, (beam, penalty) in enumerate(settings, 1):
-        options = CaptionOptions(beam=beam, length_penalty=penalty)
-        found = []
-        for part in _parts(features):
-            if should_stop is not None and should_stop():
-                return False
-            found += captioner.candidates(part, options)
-        ciders = [
-            [scorer.score(words_in(each.sentence.tokens), group) for each in some]
-            for some, group in zip(found, prepared, strict=True)
-        ]
-        for weight in (0.0,) if captioner.matcher is None else _MATCH_WEIGHTS:
-            chosen = [
-                max(zip(some, scores, strict=True), key=lambda pair: pair[0].value(weight))[1]
-                for some, scores in zip(found, ciders, strict=True)
-            ]
-            cider = sum(chosen) / len(chosen)
-            setting = {"beam": beam, "length_penalty": penalty, "match_weight": weight}
-            tried.append({**setting, "cider": cider})
-        if on_progress is not None:
-            seconds = time.monotonic() - began
-            on_progress(Progress(place, len(settings), seconds, "choosing beam and penalty"))
-    if should_stop is not None and should_stop():
-        return False
-    best = max(tried, key=lambda each: each["cider"])
-    captioner.beam, captioner.length_penalty = best["beam"], best["length_penalty"]
-    captioner.match_weight = best["match_weight"]
-    captioner.record["search"] = {"pictures": len(features), "best": best, "tried": tried}
-    return True
-
-
-def describe_all(
-    captioner: Captioner, features: np.ndarray, options: CaptionOptions
-) -> list[list[str]]:
-    """The best caption, as words, for each of (N, P, C) features."""
-    return [
-        [each.word for each in caption.words]
-        for part in _parts(features)
-        for caption in captioner.describe(part, options)
-    ]
-
-
-def _parts(features: np.ndarray) -> Iterator[Tensor]:
-    for start in range(0, len(features), _PART):
-        yield torch.from_numpy(np.array(features[start : start + _PART]))
-
-
-@dataclass(frozen=True, slots=True)
-class SeenSplit:
-    """One split of a data set as a captioner sees it.
-
-    Attributes:
-        pictures: of the split.
-        features: (N, P, C) of them.
-        training: captions of the training split, if the data hold one.
-    """
-
-    pictures: Sequence[CaptionedPicture]
-    features: np.ndarray
-    training: Sequence[Words]
-
-
-def see_split(
-    captioner: Captioner,
-    data: str | Path | Sequence[str | Path],
-    split: str,
-    *,
-    pictures: str | Path | None = None,
-    cache: str | Path | None = None,
-    backbone: Backbone | None = None,
-    on_progress: OnProgress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> SeenSplit | None:
-    """Read captioned pictures and compute the features of one split.
-
-    Args:
-        captioner: whose view of the pictures it is.
-        data: as in `train_captioner`.
-        split: ``"train"``, ``"dev"`` or ``"test"``.
-        pictures: as in `train_captioner`.
-        cache: folder for the features; they are not kept if None.
-        backbone: loaded before; else the captioner's own kind is loaded.
-        on_progress: told of every batch of features.
-        should_stop: asked before each of them.
-    Returns:
-        None if it was stopped.
-    Raises:
-        InputError: the split is not in the data, or something cannot be read.
-    """
-    captioned = read_all(data, pictures)
-    chosen = [each for each in captioned if each.split == split]
-    if not chosen:
-        there = ", ".join(sorted({each.split for each in captioned}))
-        raise InputError(f"split: expected one with pictures in it ({there}), got {split!r}")
-    check_pictures(chosen)
-    backbone = backbone or load_backbone(captioner.backbone_name, runtime=captioner.runtime)
-    paths = [each.path for each in chosen]
-    with tempfile.TemporaryDirectory(prefix="stylecap-") as passing:
-        features = FeatureCache(cache or passing).features(
-            backbone, captioner.view, paths, on_progress=on_progress, should_stop=should_stop
-        )
-        if features is not None and cache is None:
-            features = np.array(features)
-    if features is None:
-        return None
-    training = [words for each in captioned if each.split == "train" for words in each.captions]
-    return SeenSplit(chosen, features, training)
+    return captioner if done else None
 
 
 def join_captioners(captioners: Sequence[Captioner]) -> Captioner:
     """An ensemble of captioners that were trained on the same data with other seeds or options.
 
-    The first one's beam and length penalty are kept; `choose_search` finds better ones. Matchers
-    are left out: how much they should count depends on the decoders. `with_matcher` adds one.
+    The first one's beam and length penalty are kept, judges are left out: how much they should
+    count depends on the decoders. `finish_captioner` finds all that. A single one stays as it is.
 
     Raises:
-        InputError: fewer than two, or they differ in their words, view or shape.
+        InputError: none, or they differ in their words, view or shape.
     """
-    if len(captioners) < 2:
-        raise InputError(f"captioners: expected two captioners or more, got {len(captioners)}")
+    if not captioners:
+        raise InputError("captioners: expected one captioner or more, got none")
     first = captioners[0]
     for place, other in enumerate(captioners[1:], 2):
         for what, mine, theirs in (
@@ -332,6 +307,8 @@ def join_captioners(captioners: Sequence[Captioner]) -> Captioner:
                     f"captioners: 1 and {place} do not {what}; join only those trained "
                     "on the same data and backbone"
                 )
+    if len(captioners) == 1:
+        return first
     return Captioner(
         [decoder for each in captioners for decoder in each.decoders],
         first.vocabulary,
@@ -343,18 +320,22 @@ def join_captioners(captioners: Sequence[Captioner]) -> Captioner:
     )
 
 
-def with_matcher(captioner: Captioner, matcher: Matcher) -> Captioner:
-    """A captioner that asks the matcher, too, once `choose_search` has found how much.
+def with_judges(
+    captioner: Captioner, *, matcher: Matcher | None = None, consensus: Consensus | None = None
+) -> Captioner:
+    """The same decoders with these judges, once `choose_search` has found how much they count.
 
     Raises:
         InputError: the matcher sees pictures in another way.
     """
-    _check_matcher(matcher, captioner.view)
+    if matcher is not None:
+        _check_matcher(matcher, captioner.view)
     return Captioner(
         captioner.decoders,
         captioner.vocabulary,
         captioner.view,
         matcher=matcher,
+        consensus=consensus,
         beam=captioner.beam,
         length_penalty=captioner.length_penalty,
         record=captioner.record,

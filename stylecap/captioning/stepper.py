@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylecap.captioning.model import CaptionDecoder, Scene, State, gated, places_of, spread
+from stylecap.captioning.rounding import round_rows
 from stylecap.captioning.vocabulary import FIRST_PREDICTED
 
-_STEPS = 127  # of int8, on each side of zero
-_TINY = 1e-12
 _FEW = 8  # rows, measured
 
 
@@ -194,11 +193,11 @@ class _Int8Blocks(_Blocks):
     """The same, where each row of weights and of inputs is rounded to 127 steps of its own."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        weight, self._steps = _rounded(weight)  # (E, O, 1)
+        weight, self._steps = round_rows(weight)  # (E, O, 1)
         super().__init__(weight, bias, torch.int8)
 
     def _products(self, rows: Tensor) -> Tensor:
-        rows, steps = _rounded(rows)
+        rows, steps = round_rows(rows)
         pairs = zip(rows.to(torch.int8).unbind(1), self._weights, strict=True)
         products = torch.stack([torch._int_mm(x, weight.mT) for x, weight in pairs], dim=1)
         return products * (steps * self._steps[..., 0])  # (M, E, O)
@@ -211,9 +210,3 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     """
     few = len(x) <= _FEW and x.device.type == "cpu" and x.dtype == torch.float32
     return (weight @ x.mT).mT if few else x @ weight.mT
-
-
-def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in whole steps, (..., I), and what a step is, (..., 1)."""
-    step = (x.abs().amax(-1, keepdim=True) / _STEPS).clamp_min(_TINY)
-    return (x / step).round(), step

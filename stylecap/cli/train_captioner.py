@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         nargs="+",
-        help="train nothing: join these captioners of the same data into one that asks all of "
-        "them; with --data, beam, length penalty and match weight are chosen anew",
+        help="train no decoder: join those of these captioners of the same data into one that asks "
+        "all of them; with --data, one or more, what follows a training: what people write is "
+        "learned, and the search is chosen",
     )
     parser.add_argument(
         "--matcher",
@@ -92,6 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.data and arguments.matcher is not None:
         raise OptionError("--matcher needs --data to choose its weight; give both")
     if arguments.ensemble is not None:
+        if len(arguments.ensemble) == 1 and not arguments.data:
+            raise OptionError("--ensemble of one captioner joins nothing; name more, or give --data")
         return _join(arguments)
     if not arguments.data:
         raise OptionError("--data: expected captioned pictures to learn from; see --help")
@@ -139,43 +142,33 @@ def _telling(display: Display) -> OnProgress:
 
 def _join(arguments: argparse.Namespace) -> int:
     from stylecap.captioning.captioner import load_captioner
-    from stylecap.captioning.data import halves
     from stylecap.captioning.matching import load_matcher
-    from stylecap.captioning.recipe import (
-        choose_search,
-        join_captioners,
-        see_split,
-        with_matcher,
-    )
+    from stylecap.captioning.recipe import finish_captioner, join_captioners
     from stylecap.runtime import Runtime
 
     if not arguments.output.parent.is_dir():
         raise OutputError(f"{arguments.output}: the folder does not exist; make it first")
     runtime = Runtime.choose(arguments.device)
-    captioners = [load_captioner(path, runtime=runtime) for path in arguments.ensemble]
-    captioner = join_captioners(captioners)
-    if arguments.matcher is not None:
-        captioner = with_matcher(captioner, load_matcher(arguments.matcher))
+    captioner: Captioner | None = join_captioners(
+        [load_captioner(path, runtime=runtime) for path in arguments.ensemble]
+    )
+    assert captioner is not None
     if arguments.data:
         with (
             Display(quiet=arguments.quiet) as display,
             Interruption(display, "no captioner is written") as interruption,
         ):
-            seen = see_split(
+            captioner = finish_captioner(
                 captioner,
                 arguments.data,
-                "dev",
                 pictures=arguments.pictures,
                 cache=arguments.cache,
+                matcher=None if arguments.matcher is None else load_matcher(arguments.matcher),
                 on_progress=display,
                 should_stop=interruption,
             )
-            if seen is None:
-                return INTERRUPTED
-            references = [each.captions for each in seen.pictures]
-            features, captions = halves(seen.features)[0], halves(references)[0]
-            if not choose_search(captioner, features, captions, references, display, interruption):
-                return INTERRUPTED
+        if captioner is None:
+            return INTERRUPTED
     captioner.save(arguments.output)
     if not arguments.quiet:
         _report(captioner, arguments.output)
@@ -191,11 +184,12 @@ def _report(captioner: Captioner, path: Path) -> None:
             "that chose it"
         )
     size = path.stat().st_size / 1e6
-    matched = f", match weight {captioner.match_weight:g}" if captioner.match_weight else ""
+    weights = {"match": captioner.match_weight, "consensus": captioner.consensus_weight}
+    judged = "".join(f", {name} weight {weight:g}" for name, weight in weights.items() if weight)
     say(
         one_line(
             f"{path}: {len(captioner.vocabulary)} words, beam {captioner.beam}, length penalty "
-            f"{captioner.length_penalty:g}{matched}, {size:.1f} MB{scored}"
+            f"{captioner.length_penalty:g}{judged}, {size:.1f} MB{scored}"
         )
     )
 

@@ -1,0 +1,374 @@
+"""What people would write about a picture: how much of every n-gram is to be expected.
+
+Kernel ridge regression, in closed form, from a picture to the TF-IDF of its captions. A sentence
+is worth the product of its own TF-IDF with what is expected, which is what CIDEr rewards.
+Captioners choose among the sentences of their beam by it.
+
+Sources: Vedantam et al. 2015, "CIDEr" (the consensus of people); Devlin et al. 2015, "Exploring
+Nearest Neighbor Approaches for Image Captioning" (that of similar pictures chooses a caption);
+Saunders et al. 1998 (kernel ridge regression); Williams and Seeger 2001 (landmarks);
+Deerwester et al. 1990 (topics of TF-IDF).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylecap.captioning.features import View
+from stylecap.captioning.metrics import CiderD, NGram, Words, ngrams
+from stylecap.captioning.rounding import pack, unpack
+from stylecap.captioning.vocabulary import PAD, Vocabulary
+from stylecap.options import option, validate
+from stylecap.progress import ShouldStop
+from stylecap.tensorfile import under
+
+_NAME = "consensus"  # in files
+_LENGTHS = 4  # of n-grams
+_SCALE = 10 / _LENGTHS  # of CIDEr
+_ROWS = 2000  # pictures at a time
+_ROUNDS = 4  # of the iteration that finds topics
+
+#: For each length of n-grams, the product with what is expected and the square of the own length.
+_Sums = tuple[tuple[float, float], ...]
+_NOTHING: _Sums = ((0.0, 0.0),) * _LENGTHS
+
+
+@dataclass(frozen=True)
+class ConsensusOptions:
+    """How the regression is made, chosen on Flickr8k; fewer of everything for fewer pictures."""
+
+    least: int = option(10, "Pictures whose captions share an n-gram that is kept.", minimum=2)
+    axes: int = option(512, "Principal axes of the pictures.", minimum=1)
+    landmarks: int = option(6000, "Pictures that others are compared with.", minimum=1)
+    topics: int = option(512, "Directions of TF-IDF that are predicted.", minimum=1)
+    width: float = option(1.5, "Of the kernel exp(-d²/width) of the distance.", minimum=1e-3)
+    ridge: float = option(0.1, "Added to the kernel's diagonal, a share of its mean.", minimum=1e-6)
+    rare: float = option(3.0, "Pictures that an n-gram counts for which is not kept.", minimum=1)
+    seed: int = option(0, "Chooses the landmarks.", minimum=0)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        validate(self)
+
+
+class Consensus:
+    """Tells how much of a sentence people would write about a picture.
+
+    Letters of the shapes: B pictures, C channels, D axes, K landmarks, R topics, G n-grams.
+
+    Args:
+        tensors: ``centre`` and ``spread`` (2C) of summaries; ``axes`` (D, 2C) and ``origin`` (D)
+            of principal components; ``landmarks`` (K, D); ``weights`` (K, R) and ``bias`` (R) of
+            the regression; ``topics`` (G, R) and ``usual`` (G), directions and mean of TF-IDF;
+            ``idf`` (G); ``ngrams`` (G, 4) the words' ids, padded.
+        words: of the vocabulary that the ids are from.
+        view: how it sees pictures; names the backbone.
+        width: of the kernel.
+        rare_idf: of n-grams that are not among the G.
+        record: how it was made, kept in the file.
+    Raises:
+        ValueError: the tensors do not fit each other or the vocabulary.
+        KeyError: one is missing.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        words: int,
+        view: View,
+        *,
+        width: float,
+        rare_idf: float,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._tensors = dict(tensors)
+        self.words, self.view = words, view
+        self.width, self.rare_idf = width, rare_idf
+        self.record = dict(record or {})
+        self._check()
+        kept = [tuple(id_ for id_ in ids if id_ != PAD) for ids in tensors["ngrams"].tolist()]
+        self._known = {
+            ngram: (place, idf)
+            for place, (ngram, idf) in enumerate(zip(kept, tensors["idf"].tolist(), strict=True))
+        }
+
+    def _check(self) -> None:
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        axes, inputs = shapes["axes"]
+        landmarks, topics = shapes["weights"]
+        count = shapes["ngrams"][0]
+        expected = {
+            "centre": (inputs,),
+            "spread": (inputs,),
+            "origin": (axes,),
+            "landmarks": (landmarks, axes),
+            "bias": (topics,),
+            "topics": (count, topics),
+            "usual": (count,),
+            "idf": (count,),
+            "ngrams": (count, _LENGTHS),
+        }
+        for name, shape in expected.items():
+            if shapes[name] != shape:
+                raise ValueError(f"{name}: expected {shape}, got {shapes[name]}")
+        ids = self._tensors["ngrams"]
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.words:
+            raise ValueError(f"ngrams: expected ids below {self.words}, got {int(ids.max())}")
+
+    def expected(self, summaries: Tensor) -> Expected:
+        """What is expected of pictures, (B, 2C) of `matching.summary`."""
+        t = self._tensors
+        with torch.inference_mode():
+            places = _directions(summaries, t) @ t["axes"].mT - t["origin"]  # (B, D)
+            near = _kernel(places, t["landmarks"], self.width)  # (B, K)
+            found = near @ t["weights"] + t["bias"]  # (B, R)
+            return Expected((found @ t["topics"].mT + t["usual"]).tolist(), self)
+
+    def known(self, ngram: tuple[int, ...]) -> tuple[int | None, float]:
+        """Place of an n-gram among the G, None if it is not, and its idf."""
+        return self._known.get(ngram, (None, self.rare_idf))
+
+    def header(self) -> dict[str, Any]:
+        """What is known of it beside the tensors, as the entry ``consensus`` of a file's header."""
+        return {
+            _NAME: {"width": self.width, "rare_idf": self.rare_idf, "record": self.record},
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The numbers, packed, by names that no captioner's weights have."""
+        return {f"{_NAME}/{name}": value for name, value in pack(self._tensors).items()}
+
+    @classmethod
+    def of(
+        cls,
+        header: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        words: int,
+        view: View,
+    ) -> Consensus | None:
+        """The consensus in the file of a captioner, whose words and view it has; None if none.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: it is damaged or incomplete.
+        """
+        known = header.get(_NAME)
+        if known is None:
+            return None
+        return cls(unpack(under(tensors, f"{_NAME}/")), words, view, **known)
+
+
+class Expected:
+    """What sentences are worth for some pictures: a `decode.Worth`.
+
+    The product of the sentence's TF-IDF, of unit length for every length of n-grams, with that
+    expected for the picture: CIDEr without its clipping, some 0.5 for a good caption.
+
+    Args:
+        rows: for each picture what is expected of the G n-grams.
+        consensus: knows the n-grams.
+    """
+
+    def __init__(self, rows: list[list[float]], consensus: Consensus) -> None:
+        self._rows = rows
+        self._consensus = consensus
+        self._sums: list[dict[tuple[int, ...], _Sums]] = [{(): _NOTHING} for _ in rows]
+
+    def __call__(self, image: int, tokens: tuple[int, ...]) -> float:
+        """What a sentence, or its beginning, is worth for a picture."""
+        return _SCALE * sum(
+            product / math.sqrt(square) for product, square in self._of(image, tokens) if square
+        )
+
+    def _of(self, image: int, tokens: tuple[int, ...]) -> _Sums:
+        """Those of the sentence without its last word, with the n-grams that this one completes."""
+        sums = self._sums[image].get(tokens)
+        if sums is None:
+            *before, last = tokens
+            again = last in before
+            longer = []
+            for n, (product, square) in enumerate(self._of(image, tokens[:-1]), 1):
+                if n <= len(tokens):
+                    ngram = tokens[-n:]
+                    count = _count(before, ngram) if again else 0
+                    place, idf = self._consensus.known(ngram)
+                    square += (2 * count + 1) * idf * idf
+                    if place is not None:
+                        product += idf * self._rows[image][place]
+                longer.append((product, square))
+            sums = self._sums[image][tokens] = tuple(longer)
+        return sums
+
+
+def _count(tokens: Sequence[int], ngram: tuple[int, ...]) -> int:
+    """How often an n-gram occurs."""
+    size = len(ngram)
+    starts = range(len(tokens) - size + 1)
+    return sum(tuple(tokens[start : start + size]) == ngram for start in starts)
+
+
+def fit_consensus(
+    seen: Sequence[Tensor],
+    captions: Sequence[Sequence[Words]],
+    vocabulary: Vocabulary,
+    view: View,
+    options: ConsensusOptions | None = None,
+    *,
+    should_stop: ShouldStop | None = None,
+) -> Consensus | None:
+    """Learn what to expect from pictures that people described; minutes, for 6,000 pictures.
+
+    Args:
+        seen: (N, 2C) of `matching.summaries`, of the pictures first, then perhaps mirrored ones.
+        captions: what people wrote about each of the N.
+        vocabulary: n-grams with other words are left out.
+        view: of the summaries.
+        options: `ConsensusOptions()` if None.
+        should_stop: asked between the parts of the work.
+    Returns:
+        None if it was stopped, or no n-gram is frequent enough.
+    """
+    options = options or ConsensusOptions()
+    kept, idf, rare_idf, targets = _targets(captions, vocabulary, options)
+    if not kept or (should_stop is not None and should_stop()):
+        return None
+    random = torch.Generator().manual_seed(options.seed)
+    tensors = _rounded({"centre": seen[0].mean(0), "spread": seen[0].std(0).clamp_min(1e-3)})
+    directions = torch.cat([_directions(each, tensors) for each in seen])  # (M, 2C)
+    mean = directions.mean(0)
+    axes = torch.linalg.eigh(torch.cov(directions.mT))[1][:, -options.axes :].mT  # (D, 2C)
+    tensors |= _rounded({"axes": axes.contiguous(), "origin": axes @ mean})
+    places = directions @ tensors["axes"].mT - tensors["origin"]  # (M, D)
+    chosen = torch.randperm(len(captions), generator=random)[: options.landmarks]
+    tensors |= _rounded({"landmarks": places[chosen]})
+    if should_stop is not None and should_stop():
+        return None
+    usual, topics, coordinates = _topics(targets, options.topics, random)
+    if should_stop is not None and should_stop():
+        return None
+    wanted = coordinates.repeat(len(seen), 1)  # (M, R)
+    spans = wanted.std(0).clamp_min(1e-6)  # (R,): those of one landmark are rounded together
+    weights, near = _regress(places, tensors["landmarks"], wanted / spans, options)
+    tensors |= _rounded({"weights": weights, "topics": topics * spans, "usual": usual})
+    tensors |= _rounded({"bias": (wanted / spans).mean(0) - near @ tensors["weights"]})
+    ids = torch.full((len(kept), _LENGTHS), PAD, dtype=torch.int32)
+    for row, ngram in enumerate(kept):
+        ids[row, : len(ngram)] = torch.tensor(vocabulary.encode(ngram))
+    tensors |= _rounded({"idf": torch.tensor(idf), "ngrams": ids})
+    return Consensus(
+        tensors,
+        len(vocabulary),
+        view,
+        width=options.width,
+        rare_idf=rare_idf,
+        record={"options": asdict(options), "pictures": len(captions), "seen": len(directions)},
+    )
+
+
+def _directions(summaries: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """(B, 2C) standardised, of unit length: what deviates counts, not how much there is of all."""
+    return F.normalize((summaries - tensors["centre"]) / tensors["spread"], dim=1)
+
+
+def _kernel(places: Tensor, landmarks: Tensor, width: float) -> Tensor:
+    """(B, D) and (K, D) to the Gaussian kernel (B, K)."""
+    return torch.cdist(places, landmarks).square().mul(-1 / width).exp()
+
+
+def _targets(
+    captions: Sequence[Sequence[Words]], vocabulary: Vocabulary, options: ConsensusOptions
+) -> tuple[list[NGram], list[float], float, Tensor]:
+    """The n-grams that are kept, their idf and that of others, and (N, G) TF-IDF, sparse.
+
+    A picture's is the mean over its captions, each of unit length for every length of n-grams.
+    """
+    scorer = CiderD(captions)
+    frequencies = Counter(
+        ngram
+        for group in captions
+        for ngram in {each for words in group for counts in ngrams(words) for each in counts}
+    )
+    kept = [
+        ngram
+        for ngram, count in frequencies.items()
+        if count >= options.least and all(word in vocabulary for word in ngram)
+    ]
+    place = {ngram: row for row, ngram in enumerate(kept)}
+    rows: list[int] = []
+    columns: list[int] = []
+    values: list[float] = []
+    for row, group in enumerate(captions):
+        for vector in scorer.prepare(group):
+            for weights, norm in zip(vector.weights, vector.norms, strict=True):
+                for ngram, weight in weights.items():
+                    if weight and ngram in place:
+                        rows.append(row)
+                        columns.append(place[ngram])
+                        values.append(weight / norm / len(group))
+    shape = (len(captions), len(kept))
+    targets = torch.sparse_coo_tensor(
+        torch.tensor([rows, columns]), torch.tensor(values), shape, check_invariants=True
+    ).coalesce()
+    idf = [scorer.idf(frequencies[ngram]) for ngram in kept]
+    return kept, idf, scorer.idf(options.rare), targets
+
+
+def _topics(targets: Tensor, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Main directions of sparse (N, G): their mean (G), (G, R) directions, (N, R) coordinates.
+
+    Source: Halko et al. 2011, algorithm 4.4.
+    """
+    pictures, ngrams_ = targets.shape
+    mean = torch.sparse.sum(targets, 0).to_dense() / pictures  # (G,)
+    count = min(count, pictures, ngrams_)
+    back = targets.mT.coalesce()
+    found = torch.randn(ngrams_, min(count + 16, pictures, ngrams_), generator=random)
+    for _ in range(_ROUNDS):
+        left = torch.linalg.qr(targets @ found - mean @ found)[0]  # (N, R)
+        found = torch.linalg.qr(back @ left - torch.outer(mean, left.sum(0)))[0]  # (G, R)
+    coordinates = targets @ found - mean @ found  # (N, R)
+    turn = torch.linalg.svd(coordinates, full_matrices=False)[2][:count].mT  # (R+, R)
+    return mean, found @ turn, coordinates @ turn
+
+
+def _regress(
+    places: Tensor, landmarks: Tensor, targets: Tensor, options: ConsensusOptions
+) -> tuple[Tensor, Tensor]:
+    """Ridge regression from the kernel to targets: (K, R) weights, and (K) the kernel's mean.
+
+    Args:
+        places: (M, D).
+        landmarks: (K, D).
+        targets: (M, R).
+        options: width and ridge.
+    """
+    count, size = len(places), len(landmarks)
+    mean = torch.zeros(size, dtype=torch.float64)
+    squares = torch.zeros(size, size, dtype=torch.float64)
+    crossed = torch.zeros(size, targets.shape[1], dtype=torch.float64)
+    for part, wanted in zip(torch.split(places, _ROWS), torch.split(targets, _ROWS), strict=True):
+        near = _kernel(part, landmarks, options.width)  # (_ROWS, K)
+        mean += near.sum(0)
+        squares += near.mT @ near
+        crossed += near.mT @ wanted
+    mean /= count
+    squares -= count * torch.outer(mean, mean)
+    crossed -= torch.outer(mean, targets.sum(0).double())
+    among = _kernel(landmarks, landmarks, options.width).double()
+    diagonal = 1 - float(among.mean())  # of the centred kernel
+    squares += options.ridge * diagonal * among
+    squares.diagonal().add_(1e-6 * squares.diagonal().mean())
+    weights = torch.cholesky_solve(crossed, torch.linalg.cholesky(squares))  # (K, R)
+    return weights.float(), mean.float()
+
+
+def _rounded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As a file gives them back, so that what is fitted to them allows for their rounding."""
+    return unpack(pack(tensors))
