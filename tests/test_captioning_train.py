@@ -13,15 +13,8 @@ import torch.multiprocessing as mp
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.objective import CaptionLoss, pad_tokens
 from stylecap.captioning.options import TrainOptions
-from stylecap.captioning.train import (
-    CHECKPOINT,
-    LOG,
-    SHARES,
-    Corpus,
-    describe_features,
-    read_checkpoint,
-    train,
-)
+from stylecap.captioning.run_folder import CHECKPOINT, LOG, read_checkpoint
+from stylecap.captioning.train import SHARES, Corpus, describe_features, train
 from stylecap.captioning.vocabulary import BOS, EOS, PAD
 from stylecap.errors import InputError, OptionError
 

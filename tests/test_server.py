@@ -475,6 +475,7 @@ def test_what_went_wrong_is_said_in_the_language_of_the_page(site, tmp_path):
         refused(StyleOptions, layer_weights=(1, 2)),
         refused(CaptionOptions, beam=0),
         refused(captioner.check, CaptionOptions(match_weight=2.0)),
+        refused(captioner.check, CaptionOptions(consensus_weight=2.0)),
         refused(captioner.check, CaptionOptions(prefix="zebra")),
         refused(captioner.check, CaptionOptions(prefix="a dog", max_words=1)),
         refused(check_layers, "vgg16", ["relu9"]),

@@ -42,6 +42,9 @@ _KOREAN: Mapping[str, str] = {
     "match_weight: this captioner has no matcher, expected 0, got {value}; leave it out": (
         "이 설명 모델에는 그림 일치 모델이 없습니다. 그림 일치 가중치를 비워 두세요."
     ),
+    "consensus_weight: this captioner has no consensus, expected 0, got {value}; leave it out": (
+        "이 설명 모델은 사람들이 쓰는 표현을 배우지 않았습니다. 사람 표현 가중치를 비워 두세요."
+    ),
     "prefix: this captioner does not know the word {word}; it knows {count} words, choose others": (
         "설명 모델이 모르는 단어입니다: {word}. 다른 단어를 골라 주세요(아는 단어 {count}개)."
     ),

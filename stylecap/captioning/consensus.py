@@ -94,6 +94,7 @@ class Consensus:
         self.width, self.rare_idf = width, rare_idf
         self.record = dict(record or {})
         self._check()
+        self._squares = tensors["landmarks"].square().sum(1)  # (K,)
         kept = [tuple(id_ for id_ in ids if id_ != PAD) for ids in tensors["ngrams"].tolist()]
         self._known = {
             ngram: (place, idf)
@@ -128,7 +129,7 @@ class Consensus:
         t = self._tensors
         with torch.inference_mode():
             places = _directions(summaries, t) @ t["axes"].mT - t["origin"]  # (B, D)
-            near = _kernel(places, t["landmarks"], self.width)  # (B, K)
+            near = _kernel(places, t["landmarks"], self._squares, self.width)  # (B, K)
             found = near @ t["weights"] + t["bias"]  # (B, R)
             return Expected((found @ t["topics"].mT + t["usual"]).tolist(), self)
 
@@ -277,9 +278,10 @@ def _directions(summaries: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     return F.normalize((summaries - tensors["centre"]) / tensors["spread"], dim=1)
 
 
-def _kernel(places: Tensor, landmarks: Tensor, width: float) -> Tensor:
-    """(B, D) and (K, D) to the Gaussian kernel (B, K)."""
-    return torch.cdist(places, landmarks).square().mul(-1 / width).exp()
+def _kernel(places: Tensor, landmarks: Tensor, squares: Tensor, width: float) -> Tensor:
+    """(B, D), (K, D) and the squared lengths of the latter, (K), to the Gaussian kernel (B, K)."""
+    distances = places.square().sum(1, keepdim=True) + squares - 2 * places @ landmarks.mT
+    return distances.mul_(-1 / width).exp_()
 
 
 def _targets(
@@ -350,18 +352,19 @@ def _regress(
         options: width and ridge.
     """
     count, size = len(places), len(landmarks)
+    lengths = landmarks.square().sum(1)  # (K,)
     mean = torch.zeros(size, dtype=torch.float64)
     squares = torch.zeros(size, size, dtype=torch.float64)
     crossed = torch.zeros(size, targets.shape[1], dtype=torch.float64)
     for part, wanted in zip(torch.split(places, _ROWS), torch.split(targets, _ROWS), strict=True):
-        near = _kernel(part, landmarks, options.width)  # (_ROWS, K)
+        near = _kernel(part, landmarks, lengths, options.width)  # (_ROWS, K)
         mean += near.sum(0)
         squares += near.mT @ near
         crossed += near.mT @ wanted
     mean /= count
     squares -= count * torch.outer(mean, mean)
     crossed -= torch.outer(mean, targets.sum(0).double())
-    among = _kernel(landmarks, landmarks, options.width).double()
+    among = _kernel(landmarks, landmarks, lengths, options.width).double()
     diagonal = 1 - float(among.mean())  # of the centred kernel
     squares += options.ridge * diagonal * among
     squares.diagonal().add_(1e-6 * squares.diagonal().mean())

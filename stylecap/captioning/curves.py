@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stylecap.captioning.train import Scores
+from stylecap.captioning.run_folder import Scores
 from stylecap.errors import OutputError
 
 

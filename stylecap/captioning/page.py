@@ -96,7 +96,8 @@ def report_page(report: Report) -> str:
         f"{len(ranked)} pictures of {report.split}, backbone {about['backbone']}, "
         f"{about['decoders']} decoder(s), {about['vocabulary']} words, beam "
         f"{about['options']['beam']}, length penalty {about['options']['length_penalty']:g}, "
-        f"match weight {about['options']['match_weight']:g}"
+        f"match weight {about['options']['match_weight']:g}, "
+        f"consensus weight {about['options']['consensus_weight']:g}"
     )
     parts = [
         "<!doctype html>",

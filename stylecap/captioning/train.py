@@ -8,12 +8,10 @@ that a run that was killed and goes on from its checkpoint ends as one that was 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from stylecap.captioning.metrics import CiderD, bleu, rouge_l
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.objective import CiderJudge, Judge, pad_tokens
 from stylecap.captioning.options import TrainOptions
+from stylecap.captioning.run_folder import PHASES, Position, RunFolder, Scores
 from stylecap.captioning.vocabulary import (
     BOS,
     EOS,
@@ -34,18 +33,12 @@ from stylecap.captioning.vocabulary import (
     Vocabulary,
     mirrored_words,
 )
-from stylecap.errors import InputError, OutputError
-from stylecap.files import write_atomically
+from stylecap.errors import InputError
 from stylecap.progress import OnProgress, Progress, ShouldStop
-from stylecap.tensorfile import load_tensors, save_tensors
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.csv"
-PHASES = ("words", "reward", "mean")
 #: How much the weights after the rewards count in the means that are tried; the rest is of those
 #: before.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -76,43 +69,6 @@ class Corpus:
             )
         if not len(self.captions) or not all(self.captions):
             raise InputError("corpus: expected at least one picture, and a caption for each")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A validation: one row of the log.
-
-    ``loss`` is the mean reward in the phase of rewards. In that of means nothing is learnt:
-    ``epoch`` counts the `SHARES`, and ``loss`` and ``learning_rate`` are 0.
-    """
-
-    phase: str
-    epoch: int
-    step: int
-    learning_rate: float
-    loss: float
-    cider: float
-    bleu4: float
-    rouge_l: float
-    length: float
-    seconds: float
-
-
-@dataclass
-class _Position:
-    """Where a run is: everything of the checkpoint that is not a tensor of the network."""
-
-    phase: str = PHASES[0]
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    phase_step: int = 0
-    loss_sum: float = 0.0
-    loss_count: float = 0.0
-    best: float = -math.inf
-    without_gain: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -216,8 +172,8 @@ class _Training:
         frequencies: Sequence[Sequence[Sequence[str]]] | None,
         device: str,
     ) -> None:
-        self.training, self.validation = training, validation
-        self.folder, self.options = folder, options
+        self.training, self.validation, self.options = training, validation, options
+        # = options
         self.vocabulary = Vocabulary.build(
             (words for each in training.captions for words in each), options.min_count
         )
@@ -233,7 +189,10 @@ class _Training:
             position_dropout=options.position_dropout,
         )
         self.learner = Learner(shape, options, device)
-        self.at = _Position()
+        self.folder = RunFolder(
+            folder, options, self.vocabulary.words, shape, len(training.features)
+        )
+        self.at = Position()
         self.scorer = CiderD(frequencies or validation.captions)
         self.references = [self.scorer.prepare(each) for each in validation.captions]
         self.encoded = [
@@ -251,8 +210,10 @@ class _Training:
     # the run
 
     def run(self, on_progress: OnProgress | None, should_stop: ShouldStop | None) -> Trained:
-        self._prepare_folder()
-        self._load()
+        self.folder.prepare()
+        if (kept := self.folder.load()) is not None:
+            self.at, tensors = kept
+            self.learner.restore(tensors)
         began = time.monotonic() - self.at.seconds
         steps = sum(self._steps(phase) for phase in PHASES)
         if on_progress is None or self.learner.rank != 0:
@@ -297,6 +258,10 @@ class _Training:
             on_progress(Progress(self.at.step, steps, self.at.seconds, stage, message=message))
         return self._trained(True)
 
+    def _save(self) -> None:
+        if self.learner.rank == 0:
+            self.folder.save(self.at, self.learner.tensors())
+
     def _asked_to(self, should_stop: ShouldStop | None) -> bool:
         """Whether any process is to stop; the checkpoint is written then."""
         if not self.learner.anyone(should_stop is not None and should_stop()):
@@ -311,8 +276,7 @@ class _Training:
 
     def _epochs(self, phase: str) -> int:
         """Validations of a phase: one after every pass, and one of every mean."""
-        rewarded = any(row["phase"] == "reward" for row in self.at.history)
-        means = len(SHARES) if self.options.reward_epochs or rewarded else 0
+        means = len(SHARES) if self.options.reward_epochs or self.at.rewarded else 0
         passes = {"words": self.options.epochs, "reward": self.options.reward_epochs}
         return {**passes, "mean": means}[phase]
 
@@ -454,72 +418,6 @@ class _Training:
         self.at.epoch += 1
         self.at.batch = 0
         self.at.loss_sum = self.at.loss_count = 0.0
-
-    # the folder
-
-    def _prepare_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot make the folder: {error}") from error
-
-    def _save(self) -> None:
-        """Write checkpoint and log; whoever reads them sees the old or the new, never a part."""
-        if self.learner.rank != 0:
-            return
-        header = {
-            "format": _FORMAT,
-            "options": asdict(self.options),
-            "words": self.vocabulary.words,
-            "shape": asdict(self.learner.shape),
-            "pictures": len(self.training.features),
-            "position": asdict(self.at),
-        }
-        save_tensors(self.folder / CHECKPOINT, header, self.learner.tensors())
-        log = io.StringIO(newline="")
-        writer = csv.DictWriter(log, [f.name for f in fields(Scores)])
-        writer.writeheader()
-        writer.writerows(self.at.history)
-        write_atomically(self.folder / LOG, log.getvalue().encode())
-
-    def _load(self) -> None:
-        """Go on from the folder's checkpoint, if there is one."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return
-        header, tensors = read_checkpoint(path)
-        theirs, mine = header["options"], asdict(self.options)
-        free = {"epochs", "reward_epochs", "patience", "save_every"}
-        at = _Position(**header["position"])
-        if at.phase != PHASES[0]:
-            free.remove("epochs")  # they are over
-        rewarded = any(row["phase"] == "reward" for row in at.history)
-        if rewarded and at.phase not in PHASES[:2]:
-            free.remove("reward_epochs")
-        if not (rewarded or at.phase == "reward"):  # of what has not begun, all may change
-            free |= {name for name in mine if name.startswith("reward_")}
-            at.phase = at.phase if at.phase in PHASES[:2] else PHASES[1]  # there may be rewards now
-        other = [name for name in mine if name not in free and theirs.get(name) != mine[name]]
-        if other:
-            name = other[0]
-            raise InputError(
-                f"{path}: was trained with {name}={theirs.get(name)!r}, now {mine[name]!r}; "
-                "use the same options or another folder"
-            )
-        same = header["words"] == list(self.vocabulary.words)
-        if not same or header["pictures"] != len(self.training.features):
-            raise InputError(f"{path}: belongs to another corpus; use another folder")
-        self.at = at
-        self.learner.restore(tensors)
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a training checkpoint; no code in it is ever run.
-
-    Raises:
-        InputError: the file is not a checkpoint of this program and version.
-    """
-    return load_tensors(path, "training checkpoint", _FORMAT, ("position", "options"))
 
 
 def _seed(*numbers: int) -> int:

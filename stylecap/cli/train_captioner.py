@@ -94,7 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise OptionError("--matcher needs --data to choose its weight; give both")
     if arguments.ensemble is not None:
         if len(arguments.ensemble) == 1 and not arguments.data:
-            raise OptionError("--ensemble of one captioner joins nothing; name more, or give --data")
+            raise OptionError(
+                "--ensemble of one captioner joins nothing; name more, or give --data"
+            )
         return _join(arguments)
     if not arguments.data:
         raise OptionError("--data: expected captioned pictures to learn from; see --help")
