@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+_WEIGHTS = Path(__file__).parent.parent / "weights" / "vgg16.safetensors"
 CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24)
 POOLED_AFTER = (2, 7, 14, 21)
 STYLE, CONTENT = (0, 5, 10, 17, 24), 19  # relu1_1 relu2_1 relu3_1 relu4_1 relu5_1; relu4_2
@@ -34,7 +36,7 @@ class Objective:
         content_weight: float = 1.0,
         style_weights: Sequence[float] = (3.0,) * len(STYLE),
     ) -> None:
-        weights = load_file("weights/vgg16.safetensors")
+        weights = load_file(_WEIGHTS)
         self._weights = {name: value.double() for name, value in weights.items()}
         self._content_weight, self._style_weights = content_weight, style_weights
         with torch.no_grad():

@@ -4,7 +4,8 @@
 
 Every content is painted in every style by the objective `relative` with equally many steps: by
 torch.optim.LBFGS in float32 on one scale (`peers.plain_lbfgs`), by stylecap on one scale, and by
-stylecap as it comes.
+stylecap as it comes. `as far` is stylecap on one scale, ended by the first look, one in ten steps,
+at which the objective of its saved picture is as low as that of plain L-BFGS at the end.
 
 AlexNet, which painted neither, judges the 8-bit pictures: LPIPS to the content, of which less
 is better, and the share of the way from the content's layer statistics to the style's that is gone,
@@ -27,10 +28,11 @@ from torch import Tensor
 
 import stylecap
 from stylecap.images import load_picture, scale_picture, to_image, to_picture
+from stylecap.progress import Progress
 from stylecap.studio.quality import load_judge, quality_card
 from stylecap.style.losses import gram_matrix, style_loss
 
-WAYS = ("plain", "one scale", "stylecap")
+WAYS = ("plain", "as far", "one scale", "stylecap")
 
 
 def relative_weights(
@@ -46,6 +48,34 @@ def relative_weights(
     return (1 - options.strength) / float(at_content[layer].var()), shares
 
 
+def paint_as_far(
+    content: Tensor,
+    style: Tensor,
+    options: stylecap.StyleOptions,
+    backbone: stylecap.Backbone,
+    score: Objective,
+    target: float,
+) -> tuple[Tensor, int]:
+    """A painting that is ended once its saved picture's objective is the target, and its steps."""
+    done, reached = 0, False
+
+    def look(progress: Progress) -> None:
+        nonlocal done, reached
+        done = progress.step
+        if progress.loss is not None and progress.preview is not None:
+            reached = score(to_image(to_picture(progress.preview()))) <= target
+
+    result = stylecap.stylize(
+        content,
+        style,
+        options,
+        backbone=backbone,
+        on_progress=look,
+        should_stop=lambda: reached,
+    )
+    return result.image, done
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--contents", nargs="+", required=True, help="photos")
@@ -58,9 +88,9 @@ def main() -> None:
     ours = stylecap.load_backbone()
     network, judge = torchvision_vgg16(), load_judge()
     print(f"stylecap in {ours.runtime.precision}")
-    print("| content | style | by | objective | LPIPS to the content | style reached |")
-    print("|---|---|---|---|---|---|")
-    totals = {way: torch.zeros(3) for way in WAYS}
+    print("| content | style | by | objective | LPIPS to the content | style reached | steps |")
+    print("|---|---|---|---|---|---|---|")
+    totals = {way: torch.zeros(4) for way in WAYS}
     pairs = list(product(arguments.contents, arguments.styles))
     for photo, name in pairs:
         picture = scale_picture(load_picture(photo), arguments.size)
@@ -72,20 +102,25 @@ def main() -> None:
         )
         weights = relative_weights(exact, content, style, options)
         score = Objective(content, style, *weights)
+        single, steps = replace(options, scales=1), options.steps
+        plain = plain_lbfgs(network, content, style, steps, *weights)
+        target = score(to_image(to_picture(plain)))
         images = (
-            plain_lbfgs(network, content, style, options.steps, *weights),
-            stylecap.stylize(content, style, replace(options, scales=1), backbone=ours).image,
-            stylecap.stylize(content, style, options, backbone=ours).image,
+            (plain, steps),
+            paint_as_far(content, style, single, ours, score, target),
+            (stylecap.stylize(content, style, single, backbone=ours).image, steps),
+            (stylecap.stylize(content, style, options, backbone=ours).image, steps),
         )
-        for way, image in zip(WAYS, images, strict=True):
+        for way, (image, taken) in zip(WAYS, images, strict=True):
             result = to_picture(image)
             card = quality_card(picture, result, manner, judge)
             scores = (score(to_image(result)), card.content_lpips, card.style)
-            totals[way] += torch.tensor(scores)
-            cells = (Path(photo).stem, Path(name).stem, way, *(f"{s:.4f}" for s in scores))
-            print("|", " | ".join(cells), "|", flush=True)
+            totals[way] += torch.tensor((*scores, taken))
+            cells = (Path(photo).stem, Path(name).stem, way, *(f"{s:.4f}" for s in scores), taken)
+            print("|", " | ".join(map(str, cells)), "|", flush=True)
     for way, total in totals.items():
-        cells = ("mean", "", way, *(f"{value:.4f}" for value in total / len(pairs)))
+        *scores, taken = (total / len(pairs)).tolist()
+        cells = ("mean", "", way, *(f"{value:.4f}" for value in scores), f"{taken:.0f}")
         print("|", " | ".join(cells), "|")
 
 

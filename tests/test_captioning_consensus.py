@@ -136,11 +136,6 @@ def test_worth_is_the_product_of_unit_tfidf_with_what_is_expected(tokens: list[i
     """Grown word by word as the beam asks, or asked at once; with words that come again."""
     grams = [(4,), (5,), (4, 5), (5, 4), (4, 4), (4, 5, 6), (4, 5, 4, 5)]
     known = {gram: (place, 1.0 + place / 3) for place, gram in enumerate(grams)}
-
-    class Known(Consensus):
-        def __init__(self) -> None:
-            self._known, self.rare_idf = known, 5.0
-
     row = [0.3, -0.1, 0.5, 0.2, 0.7, 0.9, 0.4]
     wanted = 0.0
     for n in range(1, 5):
@@ -148,8 +143,8 @@ def test_worth_is_the_product_of_unit_tfidf_with_what_is_expected(tokens: list[i
         weights = {g: runs.count(g) * known.get(g, (0, 5.0))[1] for g in runs}
         norm = math.sqrt(sum(w * w for w in weights.values()))
         wanted += sum(w * row[known[g][0]] / norm for g, w in weights.items() if g in known)
-    at_once = Expected([row], Known())(0, tuple(tokens))
-    grown = Expected([row], Known())
+    at_once = Expected([row], known, 5.0)(0, tuple(tokens))
+    grown = Expected([row], known, 5.0)
     for count in range(len(tokens) + 1):
         worth = grown(0, tuple(tokens[:count]))
     assert at_once == pytest.approx(2.5 * wanted) == pytest.approx(worth)

@@ -36,9 +36,10 @@ _SCALE = 10 / _LENGTHS  # of CIDEr
 _ROWS = 2000  # pictures at a time
 _ROUNDS = 4  # of the iteration that finds topics
 
-#: For each length of n-grams, the product with what is expected and the square of the own length.
-_Sums = tuple[tuple[float, float], ...]
-_NOTHING: _Sums = ((0.0, 0.0),) * _LENGTHS
+#: What a sentence is worth and what that was made of: for each length of n-grams, the product
+#: with what is expected and the square of the own length.
+_Worth = tuple[float, tuple[tuple[float, float], ...]]
+_NOTHING: _Worth = (0.0, ((0.0, 0.0),) * _LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Consensus:
         self._check()
         self._squares = tensors["landmarks"].square().sum(1)  # (K,)
         kept = [tuple(id_ for id_ in ids if id_ != PAD) for ids in tensors["ngrams"].tolist()]
-        self._known = {
+        self._ngrams = {
             ngram: (place, idf)
             for place, (ngram, idf) in enumerate(zip(kept, tensors["idf"].tolist(), strict=True))
         }
@@ -131,11 +132,8 @@ class Consensus:
             places = _directions(summaries, t) @ t["axes"].mT - t["origin"]  # (B, D)
             near = _kernel(places, t["landmarks"], self._squares, self.width)  # (B, K)
             found = near @ t["weights"] + t["bias"]  # (B, R)
-            return Expected((found @ t["topics"].mT + t["usual"]).tolist(), self)
-
-    def known(self, ngram: tuple[int, ...]) -> tuple[int | None, float]:
-        """Place of an n-gram among the G, None if it is not, and its idf."""
-        return self._known.get(ngram, (None, self.rare_idf))
+            rows = found @ t["topics"].mT + t["usual"]  # (B, G)
+            return Expected(rows.tolist(), self._ngrams, self.rare_idf)
 
     def header(self) -> dict[str, Any]:
         """What is known of it beside the tensors, as the entry ``consensus`` of a file's header."""
@@ -173,39 +171,43 @@ class Expected:
     expected for the picture: CIDEr without its clipping, some 0.5 for a good caption.
 
     Args:
-        rows: for each picture what is expected of the G n-grams.
-        consensus: knows the n-grams.
+        rows: for each picture what is expected of G n-grams.
+        ngrams: place among the G, and idf, of each by the ids of its words.
+        rare_idf: of all others.
     """
 
-    def __init__(self, rows: list[list[float]], consensus: Consensus) -> None:
-        self._rows = rows
-        self._consensus = consensus
-        self._sums: list[dict[tuple[int, ...], _Sums]] = [{(): _NOTHING} for _ in rows]
+    def __init__(
+        self,
+        rows: list[list[float]],
+        ngrams: Mapping[tuple[int, ...], tuple[int | None, float]],
+        rare_idf: float,
+    ) -> None:
+        self._rows, self._ngrams, self._other = rows, ngrams, (None, rare_idf)
+        self._found: list[dict[tuple[int, ...], _Worth]] = [{(): _NOTHING} for _ in rows]
 
     def __call__(self, image: int, tokens: tuple[int, ...]) -> float:
         """What a sentence, or its beginning, is worth for a picture."""
-        return _SCALE * sum(
-            product / math.sqrt(square) for product, square in self._of(image, tokens) if square
-        )
+        return _SCALE * self._of(image, tokens)[0]
 
-    def _of(self, image: int, tokens: tuple[int, ...]) -> _Sums:
-        """Those of the sentence without its last word, with the n-grams that this one completes."""
-        sums = self._sums[image].get(tokens)
-        if sums is None:
+    def _of(self, image: int, tokens: tuple[int, ...]) -> _Worth:
+        """That of the sentence without its last word, with the n-grams that this one completes."""
+        found = self._found[image].get(tokens)
+        if found is None:
             *before, last = tokens
             again = last in before
-            longer = []
-            for n, (product, square) in enumerate(self._of(image, tokens[:-1]), 1):
+            worth, sums = 0.0, []
+            for n, (product, square) in enumerate(self._of(image, tokens[:-1])[1], 1):
                 if n <= len(tokens):
                     ngram = tokens[-n:]
-                    count = _count(before, ngram) if again else 0
-                    place, idf = self._consensus.known(ngram)
-                    square += (2 * count + 1) * idf * idf
+                    place, idf = self._ngrams.get(ngram, self._other)
+                    square += (2 * _count(before, ngram) + 1 if again else 1) * idf * idf
                     if place is not None:
                         product += idf * self._rows[image][place]
-                longer.append((product, square))
-            sums = self._sums[image][tokens] = tuple(longer)
-        return sums
+                if square:
+                    worth += product / math.sqrt(square)
+                sums.append((product, square))
+            found = self._found[image][tokens] = (worth, tuple(sums))
+        return found
 
 
 def _count(tokens: Sequence[int], ngram: tuple[int, ...]) -> int:
