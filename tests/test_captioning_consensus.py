@@ -128,6 +128,18 @@ def test_without_frequent_ngrams_there_is_none() -> None:
     )
 
 
+def test_no_more_than_the_most_frequent_are_kept_and_always_the_same() -> None:
+    summaries, captions = seen(30)
+    captions[0].append(["a", "dog", "sits"])
+    few = ConsensusOptions(least=2, most=5, axes=8, landmarks=9, topics=4)
+    found, again = (fit_consensus([summaries], captions, WORDS, VIEW, few) for _ in range(2))
+    assert found is not None and again is not None
+    kept = found.tensors()["consensus/ngrams"].tolist()
+    assert kept == again.tensors()["consensus/ngrams"].tolist() and len(kept) == 5
+    assert kept[0][:2] == [*ids("water"), 0]  # everybody says it
+    assert kept[1] == [*ids("a"), 0, 0, 0]  # two kinds of three
+
+
 # the worth of sentences
 
 

@@ -2,7 +2,7 @@
 
 Kernel ridge regression, in closed form, from a picture to the TF-IDF of its captions. A sentence
 is worth the product of its own TF-IDF with what is expected, which is what CIDEr rewards.
-Captioners choose among the sentences of their beam by it.
+It steers the beam search of captioners.
 
 Sources: Vedantam et al. 2015, "CIDEr" (the consensus of people); Devlin et al. 2015, "Exploring
 Nearest Neighbor Approaches for Image Captioning" (that of similar pictures chooses a caption);
@@ -47,6 +47,7 @@ class ConsensusOptions:
     """How the regression is made, chosen on Flickr8k; fewer of everything for fewer pictures."""
 
     least: int = option(10, "Pictures whose captions share an n-gram that is kept.", minimum=2)
+    most: int = option(10_000, "N-grams that are kept, the most frequent ones.", minimum=1)
     axes: int = option(512, "Principal axes of the pictures.", minimum=1)
     landmarks: int = option(6000, "Pictures that others are compared with.", minimum=1)
     topics: int = option(512, "Directions of TF-IDF that are predicted.", minimum=1)
@@ -226,7 +227,7 @@ def fit_consensus(
     *,
     should_stop: ShouldStop | None = None,
 ) -> Consensus | None:
-    """Learn what to expect from pictures that people described; minutes, for 6,000 pictures.
+    """Learn what to expect from pictures that people described; half a minute, for 6,000.
 
     Args:
         seen: (N, 2C) of `matching.summaries`, of the pictures first, then perhaps mirrored ones.
@@ -299,11 +300,12 @@ def _targets(
         for group in captions
         for ngram in {each for words in group for counts in ngrams(words) for each in counts}
     )
-    kept = [
+    frequent = [
         ngram
         for ngram, count in frequencies.items()
         if count >= options.least and all(word in vocabulary for word in ngram)
     ]
+    kept = sorted(frequent, key=lambda ngram: (-frequencies[ngram], ngram))[: options.most]
     place = {ngram: row for row, ngram in enumerate(kept)}
     rows: list[int] = []
     columns: list[int] = []

@@ -267,7 +267,9 @@ def _finish(
         on_progress(Progress(0, 1, 0.0, "what people write"))
     corpus = seen.training
     pictures = [summaries(each) for each in (corpus.features, corpus.mirrored) if each is not None]
-    consensus = fit_consensus(pictures, corpus.captions, captioner.vocabulary, captioner.view)
+    consensus = fit_consensus(
+        pictures, corpus.captions, captioner.vocabulary, captioner.view, should_stop=should_stop
+    )
     captioner = with_judges(captioner, matcher=captioner.matcher, consensus=consensus)
     done = choose_search(
         captioner,
