@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -18,16 +18,20 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / step).round(), step
 
 
-def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def pack(tensors: Mapping[str, Tensor], *, half: Collection[str] = ()) -> dict[str, Tensor]:
     """Tensors as files keep them: matrices in int8 with a step a row, float16 the other floats.
 
     What was packed and unpacked once changes no more.
+
+    Args:
+        tensors: by their names, which do not end in ``/step``.
+        half: names of matrices to keep in float16, too.
     """
     packed = {}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             packed[name] = tensor
-        elif tensor.ndim < 2:
+        elif tensor.ndim < 2 or name in half:
             packed[name] = tensor.half()
         else:
             whole, packed[name + _STEP] = round_rows(tensor.float())
