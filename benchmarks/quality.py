@@ -5,7 +5,8 @@
 Every content is painted in every style by the objective `relative` with equally many steps: by
 torch.optim.LBFGS in float32 on one scale (`peers.plain_lbfgs`), by stylecap on one scale, and by
 stylecap as it comes. `as far` is stylecap on one scale, ended by the first look, one in ten steps,
-at which the objective of its saved picture is as low as that of plain L-BFGS at the end.
+at which the objective of its saved picture is as low as that of plain L-BFGS at the end, and not at
+all if there is none.
 
 AlexNet, which painted neither, judges the 8-bit pictures: LPIPS to the content, of which less
 is better, and the share of the way from the content's layer statistics to the style's that is gone,

@@ -140,6 +140,19 @@ def test_no_more_than_the_most_frequent_are_kept_and_always_the_same() -> None:
     assert kept[1] == [*ids("a"), 0, 0, 0]  # two kinds of three
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+def test_pictures_that_hardly_differ_are_no_error(noise: float) -> None:
+    rows = torch.ones(300, 16) + noise * torch.randn(300, 1)
+    found = fit_consensus([rows], seen(300)[1], WORDS, VIEW, SMALL)
+    assert found is not None
+    assert math.isfinite(found.expected(rows[:1])(0, ids("a dog")))
+
+
+def test_what_everybody_says_of_everything_is_nothing() -> None:
+    said = [[["a", "dog"]]] * 20
+    assert fit_consensus([seen(20)[0]], said, WORDS, VIEW) is None
+
+
 # the worth of sentences
 
 
@@ -277,8 +290,12 @@ def test_it_is_kept_in_the_file(features: Tensor, fitted: Consensus, tmp_path: P
         with pytest.raises(WeightsError, match="damaged or incomplete"):
             load_captioner(path)
     save_tensors(path, header, {**tensors, "consensus/ngrams": tensors["consensus/ngrams"] + 99})
-    with pytest.raises(WeightsError, match="ngrams: expected ids below"):
+    with pytest.raises(WeightsError, match=f"ngrams: expected ids from 0 to {len(WORDS) - 1}"):
         load_captioner(path)
+    for name in ("0/embedding.weight", "consensus/topics"):  # are numbers of steps
+        save_tensors(path, header, {k: v for k, v in tensors.items() if k != f"{name}/step"})
+        with pytest.raises(WeightsError, match=f"damaged or incomplete: .*{name.split('/')[1]}"):
+            load_captioner(path)
 
 
 def test_one_for_others_is_refused(consensus: Consensus) -> None:

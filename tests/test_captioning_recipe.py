@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ import torch.multiprocessing as mp
 import stylecap
 from stylecap.captioning import recipe
 from stylecap.captioning.captioner import load_captioner, product_dtype
+from stylecap.captioning.consensus import ConsensusOptions
 from stylecap.captioning.evaluation import evaluate_captioner
+from stylecap.captioning.matching import EmbeddingShape, JointEmbedding, Matcher
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.page import figure_rows, notes, report_page
-from stylecap.captioning.recipe import join_captioners, train_captioner
+from stylecap.captioning.recipe import join_captioners, train_captioner, with_judges
 from stylecap.captioning.train import SHARES
 from stylecap.cli import train_captioner as command
 from stylecap.cli.main import main
@@ -324,6 +327,35 @@ def test_a_matcher_becomes_part_of_a_captioner(
     assert main([*join, "--data", str(data), "--cache", cache, "--device", "cpu", "--quiet"]) == 0
     assert load_captioner(joined).matcher is not None
     assert "needs --data" in refused(capsys, 2, *join)
+
+
+def test_a_single_captioner_is_finished(
+    data: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What people write is learned, the own matcher kept, the search chosen anew."""
+    few = partial(ConsensusOptions, least=2)
+    monkeypatch.setattr("stylecap.captioning.consensus.ConsensusOptions", few)
+    before = load_captioner(trained / "captioner.safetensors")
+    shape = EmbeddingShape(len(before.vocabulary), before.decoders[0].shape.channels, 16, 8)
+    matcher = Matcher([JointEmbedding(shape)], before.vocabulary, before.view, record={"own": 1})
+    with_judges(before, matcher=matcher).save(tmp_path / "a.safetensors")
+    flags = ["--data", str(data), "--cache", str(trained / "features"), "--device", "cpu"]
+    finish = ["train-captioner", "--ensemble", str(tmp_path / "a.safetensors"), *flags]
+    assert main([*finish, "-o", str(tmp_path / "b.safetensors")]) == 0
+    assert "b.safetensors: " in capsys.readouterr().out
+    after = load_captioner(tmp_path / "b.safetensors")
+    assert after.matcher is not None and after.matcher.record == {"own": 1}
+    assert after.consensus is not None and after.consensus.record["seen"] == 12
+    search = after.record["search"]
+    assert len({each["consensus_weight"] for each in search["tried"]}) == 5
+    assert after.settled().consensus_weight == search["best"]["consensus_weight"]
+    torch.testing.assert_close(
+        after.decoders[0].embedding.weight, before.decoders[0].embedding.weight
+    )
 
 
 def test_where_nothing_can_be_joined_nothing_is_written(

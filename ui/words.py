@@ -201,9 +201,9 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     ),
     "caption.others": ("The best sentences", "가장 좋은 문장"),
     "caption.others.hint": (
-        "In the order of their score: how probable they are for their length, and how well they "
-        "fit the picture.",
-        "점수 순서입니다. 점수는 길이를 고려한 확률과 그림과의 일치로 정해집니다.",
+        "In the order of their score: how probable they are for their length, how much people "
+        "would write so, and how well they fit the picture.",
+        "점수 순서입니다. 점수는 확률(길이 고려), 사람들의 표현, 그림과의 일치로 정해집니다.",
     ),
     "caption.prob": ("Probability", "확률"),
     "caption.text": ("Sentence", "문장"),

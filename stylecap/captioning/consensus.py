@@ -108,7 +108,7 @@ class Consensus:
         shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         axes, inputs = shapes["axes"]
         landmarks, topics = shapes["weights"]
-        count = shapes["ngrams"][0]
+        count, _ = shapes["ngrams"]
         expected = {
             "centre": (inputs,),
             "spread": (inputs,),
@@ -125,7 +125,10 @@ class Consensus:
                 raise ValueError(f"{name}: expected {shape}, got {shapes[name]}")
         ids = self._tensors["ngrams"]
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.words:
-            raise ValueError(f"ngrams: expected ids below {self.words}, got {int(ids.max())}")
+            raise ValueError(
+                f"ngrams: expected ids from 0 to {self.words - 1}, got {int(ids.min())} to "
+                f"{int(ids.max())}"
+            )
 
     def expected(self, summaries: Tensor) -> Expected:
         """What is expected of pictures, (B, 2C) of `matching.summary`."""
@@ -232,18 +235,20 @@ def fit_consensus(
     """Learn what to expect from pictures that people described; half a minute, for 6,000.
 
     Args:
-        seen: (N, 2C) of `matching.summaries`, of the pictures first, then perhaps mirrored ones.
+        seen: (N, 2C) of `matching.summaries`, of the pictures first, then perhaps mirrored ones,
+            of which left and right are expected as people wrote them of the others.
         captions: what people wrote about each of the N.
         vocabulary: n-grams with other words are left out.
         view: of the summaries.
         options: `ConsensusOptions()` if None.
         should_stop: asked between the parts of the work.
     Returns:
-        None if it was stopped, or no n-gram is frequent enough.
+        None if it was stopped, or there is nothing to learn: no n-gram is frequent enough and
+        yet tells pictures apart.
     """
     options = options or ConsensusOptions()
     kept, idf, rare_idf, targets = _targets(captions, vocabulary, options)
-    if not kept or (should_stop is not None and should_stop()):
+    if not len(targets.values()) or (should_stop is not None and should_stop()):
         return None
     random = torch.Generator().manual_seed(options.seed)
     tensors = _rounded({"centre": seen[0].mean(0), "spread": seen[0].std(0).clamp_min(1e-3)})
@@ -372,9 +377,23 @@ def _regress(
     among = _kernel(landmarks, landmarks, lengths, options.width).double()
     diagonal = 1 - float(among.mean())  # of the centred kernel
     squares += options.ridge * diagonal * among
-    squares.diagonal().add_(1e-6 * squares.diagonal().mean())
-    weights = torch.cholesky_solve(crossed, torch.linalg.cholesky(squares))  # (K, R)
+    weights = torch.cholesky_solve(crossed, _cholesky(squares))  # (K, R)
     return weights.float(), mean.float()
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """The factor of a matrix that is positive semidefinite up to the rounding of its sums.
+
+    As little is added to its diagonal as lets it be found: more where pictures hardly differ.
+    """
+    jitter = 1e-4  # a thousandth of the ridge
+    while True:
+        matrix.diagonal().add_(jitter)
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not failed:
+            return factor
+        jitter *= 10
 
 
 def _rounded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -99,7 +99,8 @@ def beam_search(
         rules: what may be produced.
         beam: candidates and results an image, at least 1.
         length_penalty: at least 0.
-        worth: of sentences and of their beginnings, as long as probabilities; 0 if None.
+        worth: of sentences and of their beginnings, on the scale of scores; if None, nothing is
+            added.
     Returns:
         For each image up to ``beam`` sentences, best first, at least one.
     Raises:
@@ -345,7 +346,7 @@ def _collect(
 
 
 def _cut(image: int, totals: Tensor, tokens: Tensor, paths: Tensor, norm: float) -> Sentence:
-    """The best open candidate, ended by force."""
+    """The most probable open candidate, ended by force, without what it is worth."""
     row = int(totals[image].argmax())
     log_prob = float(totals[image, row])
     at = image * totals.shape[1] + row

@@ -151,7 +151,8 @@ def finish_captioner(
     """Give trained decoders, joined ones perhaps, what follows a training: judges and search.
 
     Args:
-        captioner: whose decoders they are.
+        captioner: whose decoders they are; what people write is learned anew, from mirrored
+            pictures, too.
         data: what they were trained on, in a form of `stylecap.captioning.data.read_captions`.
         pictures: as in `train_captioner`.
         cache: folder for the features; they are not kept if None.

@@ -43,7 +43,7 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What `pack` was given, float32 where it was floating.
 
     Raises:
-        KeyError: the matrix of a step is missing.
+        KeyError: a matrix is there without its step, or a step without its matrix.
         RuntimeError: their shapes do not belong together.
     """
     tensors = {
@@ -51,6 +51,9 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in packed.items()
         if not name.endswith(_STEP)
     }
+    for name, tensor in packed.items():
+        if tensor.dtype == torch.int8 and name + _STEP not in packed:
+            raise KeyError(name + _STEP)
     for name, step in packed.items():
         if name.endswith(_STEP):
             matrix = name.removesuffix(_STEP)

@@ -173,7 +173,6 @@ class _Training:
         device: str,
     ) -> None:
         self.training, self.validation, self.options = training, validation, options
-        # = options
         self.vocabulary = Vocabulary.build(
             (words for each in training.captions for words in each), options.min_count
         )

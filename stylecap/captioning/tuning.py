@@ -51,7 +51,8 @@ def choose_search(
     tried: list[dict[str, Any]] = []
 
     def best() -> dict[str, Any]:
-        return max(tried, key=lambda each: each["cider"])
+        weights = ("consensus_weight", "match_weight")  # nobody is asked for nothing
+        return max(tried, key=lambda each: (each["cider"], *(-each[name] for name in weights)))
 
     def settings() -> Iterator[dict[str, Any]]:
         for beam in _BEAMS:

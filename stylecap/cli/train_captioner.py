@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.usage = (
         "%(prog)s --data PATH [PATH ...] -o FOLDER [--matcher FILE] [options]\n"
-        "       %(prog)s --ensemble FILE FILE [FILE ...] -o FILE [--data PATH ... [--matcher FILE]]"
+        "       %(prog)s --ensemble FILE [FILE ...] -o FILE [--data PATH ... [--matcher FILE]]"
     )
     add_data(parser, required=False)
     parser.add_argument(
@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         help="train no decoder: join those of these captioners of the same data into one that asks "
-        "all of them; with --data, one or more, what follows a training: what people write is "
-        "learned, and the search is chosen",
+        "all of them. With --data, also for a single one, what follows a training: what people "
+        "write is learned, and the search is chosen",
     )
     parser.add_argument(
         "--matcher",
@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="what `stylecap train-search` of the same backbone made, to be asked which of the "
         "beam's sentences fits the picture; becomes part of the captioner, also of one whose "
-        "training is over. Matchers of the files of --ensemble are left out",
+        "training is over. With --ensemble a single file's own one is kept, several files' are "
+        "left out",
     )
     add_options(parser, TrainOptions)
     add_runtime(parser, precision=False)
