@@ -349,7 +349,7 @@ def test_a_captioner_is_the_same_after_saving(captioner_file: Path, tmp_path: Pa
     features = loaded.features(small_backbone(), image)
     sentences = [["a", "dog", "runs"], ["cat"], ["the", "red", "ball", "sits"]]
     first, second = (c.read(features, sentences) for c in (small_captioner(), loaded))
-    torch.testing.assert_close(first, second, atol=0.03, rtol=0)
+    torch.testing.assert_close(first, second, atol=0.0, rtol=0.1)  # nothing was learned: worst
     loaded.save(tmp_path / "again.safetensors")
     again = load_captioner(tmp_path / "again.safetensors", runtime=loaded.runtime)
     torch.testing.assert_close(again.read(features, sentences), second)
