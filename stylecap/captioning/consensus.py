@@ -232,7 +232,7 @@ def fit_consensus(
     *,
     should_stop: ShouldStop | None = None,
 ) -> Consensus | None:
-    """Learn what to expect from pictures that people described; half a minute, for 6,000.
+    """Learn what to expect from pictures that people described; about a minute, for 6,000.
 
     Args:
         seen: (N, 2C) of `matching.summaries`, of the pictures first, then perhaps mirrored ones,
