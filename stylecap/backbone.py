@@ -240,6 +240,33 @@ class Backbone:
             x = functional.pad(x, (0, 0, *padded_rows))
         return functional.conv2d(x, kernel, bias, layer.stride, (0, layer.padding))
 
+    def transposed(
+        self,
+        layer: Layer,
+        gradient: Tensor,
+        size: tuple[int, int],
+        padded_rows: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """The gradient of what a convolution reads, (B, C, H, W), from that of what it gives.
+
+        Args:
+            layer: a convolution of this network.
+            gradient: (B, C', H', W').
+            size: (H, W).
+            padded_rows: as in `compute`.
+        """
+        kernel, _ = self._kernels[layer.name]
+        above, below = padded_rows or (layer.padding, layer.padding)
+        padded = (size[0] + above + below, size[1] + 2 * layer.padding)
+        unread = tuple(
+            have - (given - 1) * layer.stride - layer.kernel
+            for have, given in zip(padded, gradient.shape[2:], strict=True)
+        )
+        slope = functional.conv_transpose2d(
+            gradient, kernel, None, layer.stride, (0, layer.padding), unread
+        )
+        return slope[:, :, above : above + size[0]]
+
     def _deepest(self, layers: Sequence[str]) -> str:
         if isinstance(layers, str) or not layers:
             raise OptionError(f"layers: expected a list of layer names, got {layers!r}")

@@ -24,14 +24,14 @@ from stylecap.style.descent import scale_steps
 from stylecap.style.memory import Plan, memory_budget, plan_memory
 from stylecap.style.optimizers import HISTORY, LBFGS
 from stylecap.style.options import StyleOptions
-from stylecap.style.strips import share_in_strips
+from stylecap.style.strips import share_computed_again
 from stylecap.style.transfer import scale_sizes
 
 _STEPS = 3  # measured, after one that warms up
 _LARGEST_PX = 1024  # measured; what is larger is taken to cost the same a pixel
 _USUAL = ((144, 192), (288, 384))  # (height, width) at which a network is measured for the page
 _FORWARD = 1 / 3  # of a step: features without a gradient
-_EDGES = 0.2  # of a strip, also computed by its neighbours
+_EDGES = 0.08  # of a step: rows that neighbouring strips compute, too, and what they note
 
 Clock = Callable[[], float]
 
@@ -247,10 +247,12 @@ def _timed_steps(
 
 
 def _again(options: StyleOptions, plan: Plan) -> float:
-    """What strips compute again in every step, as a share of the network."""
+    """What strips add to every step, in passes through the network."""
+    if not plan.strips.stages:
+        return 0.0
     layers = (*options.resolved_style_layers, *options.resolved_content_layers)
-    share = share_in_strips(options.backbone, layers, options.pooling, plan.strips)
-    return (1 + _EDGES) * share
+    again = share_computed_again(options.backbone, layers, options.pooling, plan.strips)
+    return again + _EDGES / _FORWARD
 
 
 def _line(

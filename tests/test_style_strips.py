@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stylecap.backbone import Backbone, architecture
+from stylecap.backbone import Backbone, Layer, architecture
 from stylecap.errors import DeviceError, OptionError
 from stylecap.runtime import Runtime
 from stylecap.style import memory, transfer
+from stylecap.style.adjoint import bits_remembered, pull_back, remember
 from stylecap.style.control import carry_guides
 from stylecap.style.descent import Transfer
 from stylecap.style.memory import check_memory, estimate_bytes, memory_budget, plan_memory
@@ -59,18 +60,19 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-@settings(max_examples=15)
+@settings(max_examples=30)
 @given(
     st.integers(64, 99),
     st.integers(64, 80),
     st.integers(1, 5),
     st.sampled_from([1, 3_000, 40_000]),
     st.sampled_from(["max", "average", "stochastic"]),
+    st.sampled_from([(), ("relu5",), ("conv2", "relu4"), ("relu1", "pool2")]),
 )
 def test_strips_give_the_objective_and_its_gradient(
-    height: int, width: int, stages: int, values: int, pooling: str
+    height: int, width: int, stages: int, values: int, pooling: str, layers: tuple[str, ...]
 ) -> None:
-    chosen = replace(OPTIONS, pooling=pooling)
+    chosen = replace(OPTIONS, pooling=pooling, style_layers=layers)
     backbone = small_backbone()
     content, style = image(height, width, 1), photo(70, 2)
     whole = style_grams(backbone, style, chosen)
@@ -83,6 +85,30 @@ def test_strips_give_the_objective_and_its_gradient(
     found = slope(Objective(backbone, content, targets, chosen, Strips(stages, values)), at)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-7)
     assert distance(found[1], expected[1]) < 1e-4
+
+
+@given(
+    st.sampled_from([each for each in architecture("alexnet") if each.index < 6]),
+    st.sampled_from(["max", "average"]),
+    st.integers(11, 20),
+    st.integers(11, 20),
+    st.sampled_from([(0, 0), (1, 0), (0, 2), (2, 2)]),
+)
+def test_a_layer_is_passed_by_signs_and_places_alone(
+    layer: Layer, pooling: str, height: int, width: int, padded_rows: tuple[int, int]
+) -> None:
+    random = torch.Generator().manual_seed(height * width)
+    backbone = small_backbone(torch.float64)
+    channels = {"conv1": 3, "conv2": 64}.get(layer.name, layer.channels)
+    x = torch.randn(2, channels, height, width, generator=random, dtype=torch.float64)
+    x = x.round(decimals=1).contiguous(memory_format=torch.channels_last).requires_grad_()  # ties
+    y = backbone.compute(layer, x, pooling=pooling, padded_rows=padded_rows)
+    gradient = torch.randn(y.shape, generator=random, dtype=torch.float64)
+    known = remember(layer, x.detach(), y.detach(), pooling)
+    bits = bits_remembered(layer, pooling)
+    assert (0 if known is None else len(known)) == -(-y.numel() * bits // 8)
+    found = pull_back(backbone, layer, gradient, known, (height, width), padded_rows)
+    torch.testing.assert_close(found, torch.autograd.grad(y, x, gradient)[0])
 
 
 def test_strips_of_every_vgg_stage_and_of_regions() -> None:

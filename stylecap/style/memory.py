@@ -9,9 +9,10 @@ from itertools import product
 from stylecap.errors import DeviceError, OptionError
 from stylecap.images import fit_long_side
 from stylecap.runtime import Runtime
+from stylecap.style.adjoint import bits_remembered
 from stylecap.style.optimizers import HISTORY
 from stylecap.style.options import AUTO, StyleOptions, parse_memory
-from stylecap.style.strips import Strips, split_stages
+from stylecap.style.strips import Strips, layers_again, split_stages
 
 _SHORTER = (10, 5)  # histories of L-BFGS that a painting may be left with
 _MB = 10**6
@@ -133,9 +134,9 @@ def estimate_bytes(
     """Memory that one scale takes on the device, besides the network itself.
 
     Of stages computed at once, every convolution's and pooling's output is kept, and where each
-    maximum was; of those in strips only the input. The most is taken at some layer on the way up
-    or back, with what is kept until there, a float32 copy for its losses, and the gradients that
-    pass. Then come the content's features and the optimiser's images.
+    maximum was; of those in strips only the input and signs. The most is taken at some layer on
+    the way up or back, with what is kept until there, a float32 copy for its losses, and the
+    gradients that pass. Then come the content's features and the optimiser's images.
     """
     strips = strips or Strips()
     width = 2 if runtime.precision == "bfloat16" else 4
@@ -148,13 +149,16 @@ def estimate_bytes(
     for order, stage in enumerate(split_stages(options.backbone, wanted, options.pooling)):
         in_strips = order < strips.stages
         held = 0  # in a strip
-        for layer in stage:
+        again = layers_again(stage, wanted, options.pooling)
+        for place, layer in enumerate(stage):
             height, across = layer.output_size(height), layer.output_size(across)
             values = layer.channels * height * across
             computed = min(values, strips.values) if in_strips else values
             taken = 0 if layer.kind == "relu" else computed * width
             taken += computed * _PLACE if layer.kind == "pool" else 0
-            if in_strips:
+            if in_strips and place >= again:
+                kept += values * bits_remembered(layer, options.pooling) // 8
+            elif in_strips:
                 held += taken
             else:
                 kept += int(gaps * taken)

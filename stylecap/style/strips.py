@@ -1,8 +1,9 @@
 """What the objective needs of a network, stage by stage and strip by strip: less memory, same sums.
 
 Losses need of each layer only sums over positions. So the network is cut into stages, each from
-one pooling to the next, and a stage may be computed in strips of rows: of it, only its input and
-its sums are kept, and for the gradient every strip is computed again. Each strip reads exactly
+one pooling to the next, and a stage may be computed in strips of rows: of it, only its input, its
+sums and signs are kept. For the gradient every strip is computed again, but only up to the last
+layer whose features a term needs; above it, signs are enough (`adjoint`). Each strip reads exactly
 the rows that its own rows see, so that nothing is approximated: convolutions pad with zeros only
 where the image ends.
 
@@ -12,7 +13,7 @@ instead of keeping), here in space as well as in depth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from stylecap.backbone import Backbone, Layer, architecture, layer_table, layers_needed
+from stylecap.style.adjoint import needs_values, pull_back, remember
 
 
 class Term(Protocol):
@@ -58,12 +60,29 @@ def split_stages(name: str, wanted: Sequence[str], pooling: str = "max") -> list
     return stages
 
 
-def share_in_strips(name: str, wanted: Sequence[str], pooling: str, strips: Strips) -> float:
+def layers_again(layers: Sequence[Layer], wanted: Iterable[str], pooling: str) -> int:
+    """How many layers of a stage are computed again for the gradient: up to the last needed one."""
+    names = set(wanted)
+    return max(
+        (
+            order
+            for order, layer in enumerate(layers, 1)
+            if layer.name in names or needs_values(layer, pooling)
+        ),
+        default=0,
+    )
+
+
+def share_computed_again(name: str, wanted: Sequence[str], pooling: str, strips: Strips) -> float:
     """Share of the multiply-adds, from 0 to 1, that is done again for the gradient."""
     stages = split_stages(name, wanted, pooling)
     table = {row.name: row.multiply_adds for row in layer_table(name)}
-    work = [sum(table[layer.name] for layer in stage) for stage in stages]
-    return sum(work[: strips.stages]) / sum(work)
+
+    def work(layers: Iterable[Layer]) -> int:
+        return sum(table[layer.name] for layer in layers)
+
+    again = [stage[: layers_again(stage, wanted, pooling)] for stage in stages[: strips.stages]]
+    return sum(map(work, again)) / sum(map(work, stages))
 
 
 def measure(
@@ -93,7 +112,7 @@ def measure(
         if order < strips.stages:
             x, *sums = _InStrips.apply(x, stage, strips.values)
         else:
-            x, seen = stage.run(x, stage.strip(x.shape[2], None))
+            x, seen = stage.run(x, stage.strip(x.shape[2], None).steps)
             sums = [each.term(each.features, each.rows) for each in seen]
         found += sums
     order_of_layers = [layer.name for layer in architecture(backbone.name) if layer.name in terms]
@@ -138,6 +157,21 @@ class _Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class _Passed:
+    """A step that is not computed again.
+
+    Attributes:
+        step: likewise.
+        size: (H, W) of what its layer read.
+        known: of that layer, by `remember`.
+    """
+
+    step: _Step
+    size: tuple[int, int]
+    known: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Stage:
     """Layers that are computed together, with the terms of some of them."""
 
@@ -147,13 +181,13 @@ class _Stage:
     pooling: str
     first: bool
 
-    def run(self, x: Tensor, strip: _Strip) -> tuple[Tensor, list[_Seen]]:
-        """The output of a strip, and what every term sees in it."""
+    def run(self, x: Tensor, steps: Sequence[_Step]) -> tuple[Tensor, list[_Seen]]:
+        """What some rows of the input become in a strip's first steps, and what terms see of it."""
         if self.first:
             x = self.backbone.normalize(x)
         seen = []
         overwritable = False
-        for step in strip.steps:
+        for step in steps:
             x = self.backbone.compute(
                 step.layer,
                 _cut(x, step.rows),
@@ -165,6 +199,27 @@ class _Stage:
             seen += [_Seen(term, _cut(x, step.own), step.place) for term in terms]
             overwritable = not terms
         return x, seen
+
+    def climb(
+        self, x: Tensor, steps: Sequence[_Step], returns: bool
+    ) -> tuple[Tensor, list[_Passed]]:
+        """What becomes of it in the other steps, and what a way back would need of them."""
+        passed = []
+        for step in steps:
+            below = _cut(x, step.rows)
+            x = self.backbone.compute(
+                step.layer, below, pooling=self.pooling, padded_rows=step.zeros, inplace=True
+            )
+            known = remember(step.layer, below, x, self.pooling) if returns else None
+            passed.append(_Passed(step, (below.shape[2], below.shape[3]), known))
+        return x, passed
+
+    def descend(self, gradient: Tensor, passed: Sequence[_Passed]) -> Tensor:
+        """The gradient of the rows that the first of these steps reads."""
+        for each in reversed(passed):
+            layer, padded = each.step.layer, each.step.zeros
+            gradient = pull_back(self.backbone, layer, gradient, each.known, each.size, padded)
+        return gradient
 
     def strips(self, height: int, width: int, values: int) -> list[_Strip]:
         """Strips of at most so many values of one layer, for an input of some size."""
@@ -207,18 +262,21 @@ class _Stage:
 
 
 class _InStrips(torch.autograd.Function):
-    """A stage whose activations are not kept, but computed again for the gradient."""
+    """A stage whose features are not kept: computed again, or passed by their signs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, stage: _Stage, values: int) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x)
-        ctx.stage, ctx.values = stage, values
+        again = layers_again(stage.layers, stage.terms, stage.pooling)
+        ctx.stage, ctx.passed = stage, []
         whole: Tensor | None = None
         sums: list[Tensor] = []
         height = _heights(stage.layers, x.shape[2])[-1]
         for strip in stage.strips(x.shape[2], x.shape[3], values):
-            rows, seen = stage.run(x[:, :, strip.rows], strip)
+            rows, seen = stage.run(x[:, :, strip.rows], strip.steps[:again])
             shares = [each.term(each.features, each.rows) for each in seen]
+            rows, passed = stage.climb(rows, strip.steps[again:], ctx.needs_input_grad[0])
+            ctx.passed.append((strip, passed))
             if whole is None:
                 whole = torch.empty(
                     (*rows.shape[:2], height, rows.shape[3]),
@@ -239,18 +297,19 @@ class _InStrips(torch.autograd.Function):
         stage: _Stage = ctx.stage
         of_output, *of_sums = gradients
         slope = torch.zeros_like(x)
-        for strip in stage.strips(x.shape[2], x.shape[3], ctx.values):
+        for strip, passed in ctx.passed:
+            again = strip.steps[: len(strip.steps) - len(passed)]
             with torch.enable_grad():
                 rows = x[:, :, strip.rows].detach().requires_grad_()
-                output, seen = stage.run(rows, strip)
+                output, seen = stage.run(rows, again)
+                output = _cut(output, passed[0].step.rows) if passed else output
             slopes = [
                 each.term.slope(each.features.detach(), each.rows, gradient)
                 for each, gradient in zip(seen, of_sums, strict=True)
             ]
+            of_strip = stage.descend(of_output[:, :, strip.steps[-1].place], passed)
             (part,) = torch.autograd.grad(
-                [output, *(each.features for each in seen)],
-                rows,
-                [of_output[:, :, strip.steps[-1].place], *slopes],
+                [output, *(each.features for each in seen)], rows, [of_strip, *slopes]
             )
             slope[:, :, strip.rows] += part
         return slope, None, None
