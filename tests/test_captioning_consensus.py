@@ -50,7 +50,7 @@ def seen(count: int = 60) -> tuple[Tensor, list[list[list[str]]]]:
 
 @pytest.fixture(scope="module")
 def consensus() -> Consensus:
-    found = fit_consensus([seen()[0]], seen()[1], WORDS, VIEW, SMALL)
+    found = fit_consensus([seen()[0]], [seen()[1]], WORDS, VIEW, SMALL)
     assert found is not None
     return found
 
@@ -75,7 +75,7 @@ def test_it_is_kernel_ridge_regression() -> None:
     """With all pictures as landmarks, all axes and all topics: what the dual form gives."""
     summaries, captions = seen(40)
     options = ConsensusOptions(least=2, axes=32, landmarks=40, topics=99, ridge=0.3, width=1.0)
-    found = fit_consensus([summaries], captions, WORDS, VIEW, options)
+    found = fit_consensus([summaries], [captions], WORDS, VIEW, options)
     assert found is not None
     asked = seen(50)[0][40:]
 
@@ -110,21 +110,24 @@ def test_it_is_kernel_ridge_regression() -> None:
     assert wanted.max() - wanted.min() > 1
 
 
-def test_mirrored_pictures_are_learned_from() -> None:
+def test_mirrored_pictures_are_learned_from_with_their_own_captions() -> None:
     summaries, captions = seen(30)
     mirrored = torch.randn(30, 32, generator=torch.Generator().manual_seed(1))
-    alone = fit_consensus([summaries], captions, WORDS, VIEW, SMALL)
-    both = fit_consensus([summaries, mirrored], captions, WORDS, VIEW, SMALL)
+    others = [captions[(n + 1) % 3] for n in range(30)]
+    alone = fit_consensus([summaries], [captions], WORDS, VIEW, SMALL)
+    both = fit_consensus([summaries, mirrored], [captions, others], WORDS, VIEW, SMALL)
     assert alone is not None and both is not None and both.record["seen"] == 60
     row = mirrored[:1]
-    assert both.expected(row)(0, ids(KINDS[0])) > alone.expected(row)(0, ids(KINDS[0])) + 0.3
+    assert both.expected(row)(0, ids(KINDS[1])) > alone.expected(row)(0, ids(KINDS[1])) + 0.3
+    assert both.expected(row)(0, ids(KINDS[1])) > both.expected(row)(0, ids(KINDS[0])) + 0.3
+    assert len(both.tensors()["consensus/landmarks"]) == 30  # pictures as they are
 
 
 def test_without_frequent_ngrams_there_is_none() -> None:
     summaries, captions = seen(8)
-    assert fit_consensus([summaries], captions, WORDS, VIEW) is None
+    assert fit_consensus([summaries], [captions], WORDS, VIEW) is None
     assert (
-        fit_consensus([summaries], captions, WORDS, VIEW, SMALL, should_stop=lambda: True) is None
+        fit_consensus([summaries], [captions], WORDS, VIEW, SMALL, should_stop=lambda: True) is None
     )
 
 
@@ -132,7 +135,7 @@ def test_no_more_than_the_most_frequent_are_kept_and_always_the_same() -> None:
     summaries, captions = seen(30)
     captions[0].append(["a", "dog", "sits"])
     few = ConsensusOptions(least=2, most=5, axes=8, landmarks=9, topics=4)
-    found, again = (fit_consensus([summaries], captions, WORDS, VIEW, few) for _ in range(2))
+    found, again = (fit_consensus([summaries], [captions], WORDS, VIEW, few) for _ in range(2))
     assert found is not None and again is not None
     kept = found.tensors()["consensus/ngrams"].tolist()
     assert kept == again.tensors()["consensus/ngrams"].tolist() and len(kept) == 5
@@ -143,14 +146,14 @@ def test_no_more_than_the_most_frequent_are_kept_and_always_the_same() -> None:
 @pytest.mark.parametrize("noise", [0.0, 1e-4])
 def test_pictures_that_hardly_differ_are_no_error(noise: float) -> None:
     rows = torch.ones(300, 16) + noise * torch.randn(300, 1)
-    found = fit_consensus([rows], seen(300)[1], WORDS, VIEW, SMALL)
+    found = fit_consensus([rows], [seen(300)[1]], WORDS, VIEW, SMALL)
     assert found is not None
     assert math.isfinite(found.expected(rows[:1])(0, ids("a dog")))
 
 
 def test_what_everybody_says_of_everything_is_nothing() -> None:
     said = [[["a", "dog"]]] * 20
-    assert fit_consensus([seen(20)[0]], said, WORDS, VIEW) is None
+    assert fit_consensus([seen(20)[0]], [said], WORDS, VIEW) is None
 
 
 # the worth of sentences
@@ -235,7 +238,7 @@ def fitted(features: Tensor) -> Consensus:
     """That expects another kind of each of the three pictures."""
     rows = summary(features).repeat(10, 1)
     rows = rows + 0.01 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
-    found = fit_consensus([rows], seen(30)[1], WORDS, VIEW, SMALL)
+    found = fit_consensus([rows], [seen(30)[1]], WORDS, VIEW, SMALL)
     assert found is not None
     return found
 
@@ -309,7 +312,7 @@ def test_one_for_others_is_refused(consensus: Consensus) -> None:
         (plain.vocabulary, View("alexnet", ("relu5",), 6), "sees pictures as the decoders do"),
         (few, VIEW, f"expected one for {len(WORDS)} words, got {len(few)}"),
     ):
-        other = fit_consensus([seen()[0]], seen()[1], words, view, SMALL)
+        other = fit_consensus([seen()[0]], [seen()[1]], words, view, SMALL)
         with pytest.raises(ValueError, match=message):
             Captioner(plain.decoders, plain.vocabulary, plain.view, consensus=other)
 

@@ -238,6 +238,22 @@ def test_refusals(
     assert "file" in refused(capsys, 1, "train-captioner", "--data", data, "-o", file, *FLAGS)
 
 
+def test_of_mirrored_pictures_left_and_right_are_expected_swapped(
+    trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(recipe, "fit_consensus", lambda *given, **more: asked.append(given))
+    captioner = load_captioner(trained / "captioner.safetensors")
+    finished = recipe.finish_captioner(captioner, data, cache=trained / "features")
+    assert finished is not None and finished.consensus is None
+    ((summaries, captions, *_),) = asked
+    assert [len(each) for each in (*summaries, *captions)] == [6] * 4
+    said, mirrored = ([[" ".join(words) for words in group] for group in each] for each in captions)
+    swapped = [[text.replace("on the left", "on the right") for text in group] for group in said]
+    assert mirrored == swapped != said
+    assert ((summaries[0] - summaries[1]).abs().amax(1) > 1e-4).all()
+
+
 # ensembles
 
 

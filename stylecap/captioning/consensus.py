@@ -47,14 +47,14 @@ _NOTHING: _Worth = (0.0, ((0.0, 0.0),) * _LENGTHS)
 class ConsensusOptions:
     """How the regression is made, chosen on Flickr8k; fewer of everything for fewer pictures."""
 
-    least: int = option(10, "Pictures whose captions share an n-gram that is kept.", minimum=2)
-    most: int = option(10_000, "N-grams that are kept, the most frequent ones.", minimum=1)
+    least: int = option(10, "Pictures, also mirrored ones, that share an n-gram.", minimum=2)
+    most: int = option(8200, "N-grams that are kept, the most frequent ones.", minimum=1)
     axes: int = option(384, "Principal axes of the pictures.", minimum=1)
     landmarks: int = option(6000, "Pictures that others are compared with.", minimum=1)
     topics: int = option(512, "Directions of TF-IDF that are predicted.", minimum=1)
     width: float = option(1.5, "Of the kernel exp(-d²/width) of the distance.", minimum=1e-3)
     ridge: float = option(0.1, "Added to the kernel's diagonal, a share of its mean.", minimum=1e-6)
-    rare: float = option(3.0, "Pictures that an n-gram counts for which is not kept.", minimum=1)
+    rare: float = option(6.0, "Pictures that an n-gram counts for which is not kept.", minimum=1)
     seed: int = option(0, "Chooses the landmarks.", minimum=0)
 
     def __post_init__(self) -> None:
@@ -225,19 +225,18 @@ def _count(tokens: Sequence[int], ngram: tuple[int, ...]) -> int:
 
 def fit_consensus(
     seen: Sequence[Tensor],
-    captions: Sequence[Sequence[Words]],
+    captions: Sequence[Sequence[Sequence[Words]]],
     vocabulary: Vocabulary,
     view: View,
     options: ConsensusOptions | None = None,
     *,
     should_stop: ShouldStop | None = None,
 ) -> Consensus | None:
-    """Learn what to expect from pictures that people described; about a minute, for 6,000.
+    """Learn what to expect from pictures that people described; two minutes, for 6,000.
 
     Args:
-        seen: (N, 2C) of `matching.summaries`, of the pictures first, then perhaps mirrored ones,
-            of which left and right are expected as people wrote them of the others.
-        captions: what people wrote about each of the N.
+        seen: (N, 2C) of `matching.summaries`, of N pictures, then perhaps of their mirror images.
+        captions: what people wrote, or would have written, about each of each of them.
         vocabulary: n-grams with other words are left out.
         view: of the summaries.
         options: `ConsensusOptions()` if None.
@@ -247,24 +246,25 @@ def fit_consensus(
         yet tells pictures apart.
     """
     options = options or ConsensusOptions()
-    kept, idf, rare_idf, targets = _targets(captions, vocabulary, options)
+    rows = torch.cat(list(seen))  # (M, 2C)
+    said = [group for each in captions for group in each]
+    kept, idf, rare_idf, targets = _targets(said, vocabulary, options)
     if not len(targets.values()) or (should_stop is not None and should_stop()):
         return None
     random = torch.Generator().manual_seed(options.seed)
-    tensors = _rounded({"centre": seen[0].mean(0), "spread": seen[0].std(0).clamp_min(1e-3)})
-    directions = torch.cat([_directions(each, tensors) for each in seen])  # (M, 2C)
+    tensors = _rounded({"centre": rows.mean(0), "spread": rows.std(0).clamp_min(1e-3)})
+    directions = _directions(rows, tensors)  # (M, 2C)
     mean = directions.mean(0)
     axes = torch.linalg.eigh(torch.cov(directions.mT))[1][:, -options.axes :].mT  # (D, 2C)
     tensors |= _rounded({"axes": axes.contiguous(), "origin": axes @ mean})
     places = directions @ tensors["axes"].mT - tensors["origin"]  # (M, D)
-    chosen = torch.randperm(len(captions), generator=random)[: options.landmarks]
+    chosen = torch.randperm(len(seen[0]), generator=random)[: options.landmarks]
     tensors |= _rounded({"landmarks": places[chosen]})
     if should_stop is not None and should_stop():
         return None
-    usual, topics, coordinates = _topics(targets, options.topics, random)
+    usual, topics, wanted = _topics(targets, options.topics, random)
     if should_stop is not None and should_stop():
         return None
-    wanted = coordinates.repeat(len(seen), 1)  # (M, R)
     weights, near = _regress(places, tensors["landmarks"], wanted, options)
     tensors |= _rounded({"weights": weights, "topics": topics, "usual": usual})
     tensors |= _rounded({"bias": wanted.mean(0) - near @ tensors["weights"]})
@@ -278,7 +278,7 @@ def fit_consensus(
         view,
         width=options.width,
         rare_idf=rare_idf,
-        record={"options": asdict(options), "pictures": len(captions), "seen": len(directions)},
+        record={"options": asdict(options), "pictures": len(seen[0]), "seen": len(rows)},
     )
 
 

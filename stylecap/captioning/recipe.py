@@ -26,6 +26,7 @@ from stylecap.captioning.metrics import Words
 from stylecap.captioning.options import TrainOptions
 from stylecap.captioning.train import Corpus, Trained, train
 from stylecap.captioning.tuning import choose_search
+from stylecap.captioning.vocabulary import mirrored_words
 from stylecap.errors import InputError, OptionError
 from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.record import current_versions
@@ -267,9 +268,12 @@ def _finish(
     if on_progress is not None:
         on_progress(Progress(0, 1, 0.0, "what people write"))
     corpus = seen.training
-    pictures = [summaries(each) for each in (corpus.features, corpus.mirrored) if each is not None]
+    pictures, captions = [summaries(corpus.features)], [corpus.captions]
+    if corpus.mirrored is not None:
+        pictures.append(summaries(corpus.mirrored))
+        captions.append([[mirrored_words(words) for words in each] for each in corpus.captions])
     consensus = fit_consensus(
-        pictures, corpus.captions, captioner.vocabulary, captioner.view, should_stop=should_stop
+        pictures, captions, captioner.vocabulary, captioner.view, should_stop=should_stop
     )
     captioner = with_judges(captioner, matcher=captioner.matcher, consensus=consensus)
     done = choose_search(
