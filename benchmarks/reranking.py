@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stylecap.captioning.captioner import load_captioner
+from stylecap.captioning.captioner_file import load_captioner
 from stylecap.captioning.evaluation import see_split
 from stylecap.captioning.metrics import CiderD
 from stylecap.captioning.options import CaptionOptions

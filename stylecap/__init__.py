@@ -18,7 +18,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from stylecap.backbone import BACKBONES, Backbone, layer_table, load_backbone
-    from stylecap.captioning.captioner import Caption, Captioner, CaptionWord, load_captioner
+    from stylecap.captioning.captioner import Caption, Captioner, CaptionWord
+    from stylecap.captioning.captioner_file import load_captioner
     from stylecap.captioning.drawing import draw_attention
     from stylecap.captioning.evaluation import Report, evaluate_captioner
     from stylecap.captioning.options import CaptionOptions, TrainOptions
@@ -59,7 +60,7 @@ _HOMES = {
     "inputs_from_record": "stylecap.inputs",
     "layer_table": "stylecap.backbone",
     "load_backbone": "stylecap.backbone",
-    "load_captioner": "stylecap.captioning.captioner",
+    "load_captioner": "stylecap.captioning.captioner_file",
     "mix_styles": "stylecap.painting",
     "paint_style": "stylecap.style.builtin",
     "stylize": "stylecap.painting",

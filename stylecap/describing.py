@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from stylecap.backbone import Backbone, load_backbone
-from stylecap.captioning.captioner import Caption, Captioner, load_captioner
+from stylecap.captioning.captioner import Caption, Captioner
+from stylecap.captioning.captioner_file import load_captioner
 from stylecap.captioning.features import squash
 from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions

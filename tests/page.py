@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.captioner_file import save_captioner
 from stylecap.captioning.features import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
@@ -34,7 +35,7 @@ def write_captioner(path: Path) -> Path:
     vocabulary = Vocabulary([*SPECIALS, *WORDS])
     view = View(backbone="alexnet", layers=("relu5",), side_px=128, grid=3)
     shape = DecoderShape(words=len(vocabulary), channels=256, positions=9, units=16, heads=2)
-    Captioner([CaptionDecoder(shape)], vocabulary, view).save(path)
+    save_captioner(Captioner([CaptionDecoder(shape)], vocabulary, view), path)
     return path
 
 

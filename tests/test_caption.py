@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import stylecap
-from stylecap.captioning.captioner import load_captioner
+from stylecap.captioning.captioner_file import load_captioner, save_captioner
 from stylecap.captioning.drawing import draw_attention
 from stylecap.captioning.features import VIEWS, see
 from stylecap.captioning.loading import map_ahead
@@ -38,7 +38,7 @@ FAST = ("--device", "cpu", "--precision", "float32", "--quiet")
 @pytest.fixture(scope="module")
 def captioner_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("captioner") / "tiny.safetensors"
-    small_captioner().save(path)
+    save_captioner(small_captioner(), path)
     return path
 
 
@@ -350,6 +350,6 @@ def test_a_captioner_is_the_same_after_saving(captioner_file: Path, tmp_path: Pa
     sentences = [["a", "dog", "runs"], ["cat"], ["the", "red", "ball", "sits"]]
     first, second = (c.read(features, sentences) for c in (small_captioner(), loaded))
     torch.testing.assert_close(first, second, atol=0.0, rtol=0.1)  # nothing was learned: worst
-    loaded.save(tmp_path / "again.safetensors")
+    save_captioner(loaded, tmp_path / "again.safetensors")
     again = load_captioner(tmp_path / "again.safetensors", runtime=loaded.runtime)
     torch.testing.assert_close(again.read(features, sentences), second)

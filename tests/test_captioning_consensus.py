@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stylecap.captioning.captioner import Captioner, load_captioner
+from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.captioner_file import load_captioner, save_captioner
 from stylecap.captioning.consensus import (
     Consensus,
     ConsensusOptions,
@@ -279,7 +280,7 @@ def test_its_weight_is_chosen_by_what_it_brings(features: Tensor, fitted: Consen
 def test_it_is_kept_in_the_file(features: Tensor, fitted: Consensus, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     captioner = judged(fitted, 4.0)
-    captioner.save(path)
+    save_captioner(captioner, path)
     again = load_captioner(path, runtime=captioner.runtime)
     assert again.consensus is not None and again.consensus_weight == 4.0
     assert again.settled().consensus_weight == 4.0

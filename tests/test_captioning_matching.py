@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylecap.captioning.captioner import Captioner, load_captioner
+from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.captioner_file import load_captioner, save_captioner
 from stylecap.captioning.features import VIEWS, View
 from stylecap.captioning.matching import (
     EmbeddingShape,
@@ -145,7 +146,7 @@ def test_a_picture_is_described_alone_as_among_others(features: Tensor) -> None:
 
 def test_it_is_kept_in_the_file(features: Tensor, tmp_path: Path) -> None:
     captioner = asking(4.0)
-    captioner.save(tmp_path / "a.safetensors")
+    save_captioner(captioner, tmp_path / "a.safetensors")
     again = load_captioner(tmp_path / "a.safetensors", runtime=captioner.runtime)
     assert again.match_weight == 4.0 and again.matcher is not None
     assert again.matcher.record == {"seed": 0}
@@ -171,20 +172,20 @@ def test_it_is_kept_in_the_file(features: Tensor, tmp_path: Path) -> None:
 
 def test_the_search_takes_it_from_the_same_file(features: Tensor, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    asking(4.0).save(path)
+    save_captioner(asking(4.0), path)
     again = load_matcher(path)
     texts = [["a", "dog"], ["the", "red", "ball"]]
     torch.testing.assert_close(
         again.sentences(texts), small_matcher().sentences(texts), atol=5e-3, rtol=0
     )
-    small_captioner().save(path)
+    save_captioner(small_captioner(), path)
     with pytest.raises(WeightsError, match="there is no matcher in it; `stylecap train-search`"):
         load_matcher(path)
 
 
 def test_a_damaged_one_is_said(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    asking(4.0).save(path)
+    save_captioner(asking(4.0), path)
     header, tensors = load_tensors(path, "captioner", 1, ())
     del tensors["matcher/0/picture.weight"]
     save_tensors(path, header, tensors)

@@ -22,7 +22,8 @@ import torch.multiprocessing as mp
 
 import stylecap
 from stylecap.captioning import recipe
-from stylecap.captioning.captioner import load_captioner, product_dtype
+from stylecap.captioning.captioner import product_dtype
+from stylecap.captioning.captioner_file import load_captioner, save_captioner
 from stylecap.captioning.consensus import ConsensusOptions
 from stylecap.captioning.evaluation import evaluate_captioner
 from stylecap.captioning.matching import EmbeddingShape, JointEmbedding, Matcher
@@ -358,7 +359,7 @@ def test_a_single_captioner_is_finished(
     before = load_captioner(trained / "captioner.safetensors")
     shape = EmbeddingShape(len(before.vocabulary), before.decoders[0].shape.channels, 16, 8)
     matcher = Matcher([JointEmbedding(shape)], before.vocabulary, before.view, record={"own": 1})
-    with_judges(before, matcher=matcher).save(tmp_path / "a.safetensors")
+    save_captioner(with_judges(before, matcher=matcher), tmp_path / "a.safetensors")
     flags = ["--data", str(data), "--cache", str(trained / "features"), "--device", "cpu"]
     finish = ["train-captioner", "--ensemble", str(tmp_path / "a.safetensors"), *flags]
     assert main([*finish, "-o", str(tmp_path / "b.safetensors")]) == 0

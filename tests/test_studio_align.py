@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.captioner_file import save_captioner
 from stylecap.captioning.features import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
@@ -79,7 +80,7 @@ def test_the_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_picture(to_picture(photo(64, 1)), "photo.png")
-    captioner().save("own.safetensors")
+    save_captioner(captioner(), "own.safetensors")
     argv = ["align", "photo.png", "--captioner", "own.safetensors"]
     assert main([*argv, "--caption", "a cat sleeps"]) == 0
     assert capsys.readouterr().out == "words.png: a cat sleeps\n"

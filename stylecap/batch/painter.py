@@ -16,7 +16,8 @@ from stylecap import describing, painting
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.batch.jobs import Job
 from stylecap.batch.journal import is_disk_full
-from stylecap.captioning.captioner import Captioner, load_captioner
+from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.captioner_file import load_captioner
 from stylecap.errors import DeviceError, RecordError, StylecapError
 from stylecap.files import QUALITY, file_sha256, reason_of
 from stylecap.progress import OnProgress, Progress, ShouldStop

@@ -1,10 +1,9 @@
-"""A trained captioner: features in, captions with their words out; its file on disk."""
+"""A trained captioner: features in, captions with their words out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,18 +24,13 @@ from stylecap.captioning.decode import (
 )
 from stylecap.captioning.features import View, grid_features, see
 from stylecap.captioning.matching import Matcher, summary
-from stylecap.captioning.model import CaptionDecoder, DecoderShape, Scene
+from stylecap.captioning.model import CaptionDecoder, Scene
 from stylecap.captioning.options import CaptionOptions
-from stylecap.captioning.rounding import pack, unpack
 from stylecap.captioning.stepper import Stepper
 from stylecap.captioning.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, text_of, words_of
-from stylecap.errors import InputError, OptionError, WeightsError
+from stylecap.errors import OptionError
 from stylecap.runtime import Runtime
-from stylecap.tensorfile import load_tensors, save_tensors, under
-from stylecap.weights import find_weights
 
-_FORMAT = 1
-_BEAM = 5  # of captioners that say nothing of it
 _NEIGHBOURS = 5  # words shown as alternatives at each place
 #: Options that are its own if unset.
 _OWN = ("beam", "length_penalty", "match_weight", "consensus_weight")
@@ -131,7 +125,7 @@ class Captioner:
         match_weight: float = 0.0,
         consensus: Consensus | None = None,
         consensus_weight: float = 0.0,
-        beam: int = _BEAM,
+        beam: int = 5,
         length_penalty: float = 0.7,
         record: Mapping[str, Any] | None = None,
         runtime: Runtime | None = None,
@@ -419,84 +413,6 @@ class Captioner:
                 Caption(texts[0], totals[0], words, tuple(zip(texts, totals, strict=True)))
             )
         return captions
-
-    def save(self, path: str | Path) -> None:
-        """Write weights, rounded, and everything else as JSON into one safetensors file.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        header = {
-            "format": _FORMAT,
-            "view": asdict(self.view),
-            "decoders": [asdict(decoder.shape) for decoder in self.decoders],
-            "words": self.vocabulary.words,
-            "beam": self.beam,
-            "length_penalty": self.length_penalty,
-            "match_weight": self.match_weight,
-            "consensus_weight": self.consensus_weight,
-            "record": self.record,
-        }
-        tensors = pack(
-            {
-                f"{index}/{name}": weight.detach()
-                for index, decoder in enumerate(self.decoders)
-                for name, weight in decoder.named_parameters()
-            }
-        )
-        for judge in (self.matcher, self.consensus):
-            if judge is not None:
-                header |= judge.header()
-                tensors |= judge.tensors()
-        save_tensors(path, header, tensors)
-
-
-def load_captioner(
-    name: str | Path = "vgg16",
-    *,
-    runtime: Runtime | None = None,
-    weights: str | Path | None = None,
-) -> Captioner:
-    """Load a captioner that comes with stylecap, or one of your own.
-
-    Args:
-        name: of a backbone whose captioner is shipped, or the path of a ``.safetensors`` file.
-        runtime: device and precision; the fastest here if None.
-        weights: folder to take shipped weights from, instead of the usual places.
-    Raises:
-        WeightsError: there is no such captioner, or its file is damaged.
-        InputError: the path is not a captioner of this program and version.
-    """
-    if isinstance(name, Path) or name.endswith(".safetensors"):
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(f"{path}: there is no such captioner")
-    else:
-        path = find_weights(f"captioner-{name}", weights)
-    header, tensors = load_tensors(path, "captioner", _FORMAT, ("view", "decoders"))
-    try:
-        decoders = []
-        for index, shape in enumerate(header["decoders"]):
-            decoder = CaptionDecoder(DecoderShape(**shape))
-            decoder.load_state_dict(unpack(under(tensors, f"{index}/")))
-            decoders.append(decoder)
-        view = View(**{**header["view"], "layers": tuple(header["view"]["layers"])})
-        words = Vocabulary(header["words"])
-        return Captioner(
-            decoders,
-            words,
-            view,
-            matcher=Matcher.of(header, tensors),
-            match_weight=header.get("match_weight", 0.0),
-            consensus=Consensus.of(header, tensors, len(words), view),
-            consensus_weight=header.get("consensus_weight", 0.0),
-            beam=header.get("beam", _BEAM),
-            length_penalty=header["length_penalty"],
-            record=header["record"],
-            runtime=runtime or Runtime.choose(),
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: the captioner is damaged or incomplete: {error}") from error
 
 
 def product_dtype(runtime: Runtime) -> torch.dtype:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.captioner_file import save_captioner
 from stylecap.captioning.consensus import Consensus, fit_consensus
 from stylecap.captioning.curves import draw_curves
 from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_all
@@ -131,7 +132,7 @@ def train_captioner(
         return captioner
     finished = _finish(captioner, seen, on_progress, should_stop)
     if finished is not None:
-        finished.save(folder / CAPTIONER)
+        save_captioner(finished, folder / CAPTIONER)
         if not draw_curves(trained.history, folder / CURVES) and on_progress is not None:
             message = f"{CURVES} needs matplotlib; pip install 'stylecap[train]' draws it"
             on_progress(Progress(1, 1, 0.0, "curves", message=message))

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from stylecap.backbone import load_backbone
-    from stylecap.captioning.captioner import load_captioner
+    from stylecap.captioning.captioner_file import load_captioner
     from stylecap.images import check_writable, load_picture, save_picture
     from stylecap.studio.align import align, word_sheet
 

@@ -76,7 +76,7 @@ def chosen_captioner(arguments: argparse.Namespace, options: CaptionOptions) -> 
     Raises:
         OptionError: both are given and do not agree.
     """
-    from stylecap.captioning.captioner import load_captioner
+    from stylecap.captioning.captioner_file import load_captioner
     from stylecap.runtime import Runtime
 
     runtime = Runtime.choose(arguments.device, arguments.precision)

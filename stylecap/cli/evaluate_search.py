@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 130 if it was interrupted."""
     from stylecap.backbone import load_backbone
-    from stylecap.captioning.captioner import load_captioner
+    from stylecap.captioning.captioner_file import load_captioner
     from stylecap.captioning.matching import SEARCH, load_matcher
     from stylecap.runtime import Runtime
     from stylecap.studio.retrieval import evaluate_search

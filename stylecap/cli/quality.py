@@ -80,7 +80,7 @@ def _painted_by(arguments: argparse.Namespace) -> tuple[str, float, int]:
 
 
 def _captioner(wanted: bool | None) -> Captioner | None:
-    from stylecap.captioning.captioner import load_captioner
+    from stylecap.captioning.captioner_file import load_captioner
     from stylecap.errors import WeightsError
 
     if wanted is False:

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _reread(index: PictureIndex, query: np.ndarray, arguments: argparse.Namespace) -> list[Hit]:
     """The nearest pictures, those that the captioner read again first."""
     from stylecap.backbone import load_backbone
-    from stylecap.captioning.captioner import load_captioner
+    from stylecap.captioning.captioner_file import load_captioner
     from stylecap.studio.retrieval import rerank_hits
 
     given = {"candidates": arguments.candidates, "weight": arguments.weight}

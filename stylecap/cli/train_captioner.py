@@ -144,7 +144,7 @@ def _telling(display: Display) -> OnProgress:
 
 
 def _join(arguments: argparse.Namespace) -> int:
-    from stylecap.captioning.captioner import load_captioner
+    from stylecap.captioning.captioner_file import load_captioner, save_captioner
     from stylecap.captioning.matching import load_matcher
     from stylecap.captioning.recipe import finish_captioner, join_captioners
     from stylecap.runtime import Runtime
@@ -172,7 +172,7 @@ def _join(arguments: argparse.Namespace) -> int:
             )
         if captioner is None:
             return INTERRUPTED
-    captioner.save(arguments.output)
+    save_captioner(captioner, arguments.output)
     if not arguments.quiet:
         _report(captioner, arguments.output)
     return 0

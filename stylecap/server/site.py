@@ -82,7 +82,7 @@ class Site:
         Raises:
             WeightsError: there is none here, or its file is none.
         """
-        from stylecap.captioning.captioner import load_captioner
+        from stylecap.captioning.captioner_file import load_captioner
 
         with self._lock:
             if self._captioner is None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from stylecap.backbone import Backbone, load_backbone
-from stylecap.captioning.captioner import Captioner, load_captioner
+from stylecap.captioning.captioner import Captioner
+from stylecap.captioning.captioner_file import load_captioner
 from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import OptionError, WeightsError
 from stylecap.images import resize_picture, scale_picture, split_alpha, to_image
