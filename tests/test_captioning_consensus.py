@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from stylecap.captioning.metrics import CiderD
 from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.rounding import pack, round_rows, unpack
 from stylecap.captioning.tuning import choose_search
-from stylecap.captioning.vocabulary import Vocabulary
+from stylecap.captioning.vocabulary import BOS, EOS, PAD, Vocabulary
 from stylecap.errors import OptionError, WeightsError
 from stylecap.tensorfile import load_tensors, save_tensors
 from tests.small import photo, small_backbone, small_captioner
@@ -56,8 +57,16 @@ def consensus() -> Consensus:
     return found
 
 
-def ids(text: str) -> tuple[int, ...]:
-    return tuple(WORDS.encode(text.split()))
+def worth_of(expected: Expected, row: int, tokens: Sequence[int]) -> float:
+    """What a whole sentence is worth for a picture."""
+    state = {**expected.begin(1), "image": torch.tensor([row])}
+    for token in (BOS, *tokens):
+        state = expected.step(torch.tensor([token]), state)
+    return float(expected(state, torch.tensor([0]), torch.tensor([EOS])))
+
+
+def said_worth(expected: Expected, row: int, text: str) -> float:
+    return worth_of(expected, row, WORDS.encode(text.split()))
 
 
 # the regression
@@ -67,7 +76,7 @@ def test_each_kind_is_worth_its_own_sentence_most(consensus: Consensus) -> None:
     fresh = seen(66)[0][60:]  # were not learned from
     expected = consensus.expected(fresh)
     for row in range(6):
-        worths = [expected(row, ids(text)) for text in KINDS]
+        worths = [said_worth(expected, row, text) for text in KINDS]
         assert worths.index(max(worths)) == row % 3
         assert max(worths) > 1 + sorted(worths)[1]
 
@@ -106,7 +115,7 @@ def test_it_is_kernel_ridge_regression() -> None:
                     worth[row] += 10 / 4 * dot / norm / len(group)
     wanted = worth.mean() + across @ centring @ torch.linalg.solve(solved, centring @ worth)
     expected = found.expected(asked)
-    given_ = torch.tensor([expected(row, ids("a dog runs")) for row in range(10)]).double()
+    given_ = torch.tensor([said_worth(expected, row, "a dog runs") for row in range(10)]).double()
     torch.testing.assert_close(given_, wanted, atol=0.05, rtol=0.02)
     assert wanted.max() - wanted.min() > 1
 
@@ -119,8 +128,10 @@ def test_mirrored_pictures_are_learned_from_with_their_own_captions() -> None:
     both = fit_consensus([summaries, mirrored], [captions, others], WORDS, VIEW, SMALL)
     assert alone is not None and both is not None and both.record["seen"] == 60
     row = mirrored[:1]
-    assert both.expected(row)(0, ids(KINDS[1])) > alone.expected(row)(0, ids(KINDS[1])) + 0.3
-    assert both.expected(row)(0, ids(KINDS[1])) > both.expected(row)(0, ids(KINDS[0])) + 0.3
+    (of_first, of_second), (_, before) = (
+        [said_worth(each.expected(row), 0, kind) for kind in KINDS[:2]] for each in (both, alone)
+    )
+    assert of_second > before + 0.3 and of_second > of_first + 0.3
     assert len(both.tensors()["consensus/landmarks"]) == 30  # pictures as they are
 
 
@@ -140,8 +151,8 @@ def test_no_more_than_the_most_frequent_are_kept_and_always_the_same() -> None:
     assert found is not None and again is not None
     kept = found.tensors()["consensus/ngrams"].tolist()
     assert kept == again.tensors()["consensus/ngrams"].tolist() and len(kept) == 5
-    assert kept[0][:2] == [*ids("water"), 0]  # everybody says it
-    assert kept[1] == [*ids("a"), 0, 0, 0]  # two kinds of three
+    assert kept[0][:2] == [*WORDS.encode(["water"]), PAD]  # everybody says it
+    assert kept[1] == [*WORDS.encode(["a"]), PAD, PAD, PAD]  # two kinds of three
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-4])
@@ -149,7 +160,7 @@ def test_pictures_that_hardly_differ_are_no_error(noise: float) -> None:
     rows = torch.ones(300, 16) + noise * torch.randn(300, 1)
     found = fit_consensus([rows], [seen(300)[1]], WORDS, VIEW, SMALL)
     assert found is not None
-    assert math.isfinite(found.expected(rows[:1])(0, ids("a dog")))
+    assert math.isfinite(said_worth(found.expected(rows[:1]), 0, "a dog"))
 
 
 def test_what_everybody_says_of_everything_is_nothing() -> None:
@@ -162,7 +173,7 @@ def test_what_everybody_says_of_everything_is_nothing() -> None:
 
 @given(st.lists(st.integers(3, len(WORDS) - 1), min_size=1, max_size=9))
 def test_worth_is_the_product_of_unit_tfidf_with_what_is_expected(tokens: list[int]) -> None:
-    """Grown word by word as the beam asks, or asked at once; with words that come again."""
+    """Of what was said, and of what could be said next; with words that come again."""
     grams = [(4,), (5,), (4, 5), (5, 4), (4, 4), (4, 5, 6), (4, 5, 4, 5)]
     known = {gram: (place, 1.0 + place / 3) for place, gram in enumerate(grams)}
     row = [0.3, -0.1, 0.5, 0.2, 0.7, 0.9, 0.4]
@@ -172,12 +183,22 @@ def test_worth_is_the_product_of_unit_tfidf_with_what_is_expected(tokens: list[i
         weights = {g: runs.count(g) * known.get(g, (0, 5.0))[1] for g in runs}
         norm = math.sqrt(sum(w * w for w in weights.values()))
         wanted += sum(w * row[known[g][0]] / norm for g, w in weights.items() if g in known)
-    at_once = Expected([row], known, 5.0)(0, tuple(tokens))
-    grown = Expected([row], known, 5.0)
-    for count in range(len(tokens) + 1):
-        worth = grown(0, tuple(tokens[:count]))
-    assert at_once == pytest.approx(2.5 * wanted) == pytest.approx(worth)
-    assert grown(0, ()) == 0
+    expected = Expected(
+        torch.tensor([[0.0] * len(row), row]),
+        torch.tensor([[*gram, *[PAD] * (4 - len(gram))] for gram in grams]),
+        torch.tensor([known[gram][1] for gram in grams]),
+        words=len(WORDS),
+        rare_idf=5.0,
+    )
+    assert worth_of(expected, 1, tokens) == pytest.approx(2.5 * wanted, abs=1e-5)
+    assert worth_of(expected, 1, ()) == worth_of(expected, 0, tokens) == 0
+    state = {**expected.begin(2), "image": torch.tensor([0, 1])}
+    for token in (BOS, *tokens[:-1]):
+        state = expected.step(torch.tensor([token, token]), state)
+    asked = expected(state, torch.tensor([1, 0, 1]), torch.tensor([tokens[-1], tokens[-1], EOS]))
+    assert asked.tolist() == pytest.approx(
+        [2.5 * wanted, 0, worth_of(expected, 1, tokens[:-1])], abs=1e-5
+    )
 
 
 # in the beam
@@ -187,23 +208,23 @@ def test_the_beam_finds_what_is_worth_most() -> None:
     """Beams that keep everything find what trying all sentences finds, small ones what steers."""
     random = torch.Generator().manual_seed(3)
     table = torch.randn(6, 6, generator=random).log_softmax(-1)
-    weights = (0.0, 0.0, 0.0, 0.4, 0.3, 0.9)
+    weights = torch.tensor([0.0, 0.0, 0.0, 0.4, 0.3, 0.9])
 
     def begin(rows: int) -> State:
-        return {"last": torch.zeros(rows)}
+        return {"sum": torch.zeros(rows)}
 
     def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        return table[tokens], state
+        return table[tokens], {"sum": state["sum"] + weights[tokens]}
 
-    def worth(_image: int, tokens: tuple[int, ...]) -> float:
-        return sum(weights[token] for token in tokens)
+    def worth(state: State, rows: Tensor, words: Tensor) -> Tensor:
+        return state["sum"][rows] + weights[words]
 
     rules = Rules(1, 2, banned=(0, 1), max_words=4, no_repeat=0)
 
     def score(tokens: tuple[int, ...]) -> float:
         path = [1, *tokens, 2]
         total = sum(float(table[a, b]) for a, b in pairwise(path))
-        return total / (len(tokens) + 1) ** 0.7 + worth(0, tokens)
+        return total / (len(tokens) + 1) ** 0.7 + float(weights[list(tokens)].sum())
 
     every = [t for n in range(1, 5) for t in product((3, 4, 5), repeat=n)]
     best = max(every, key=score)
@@ -247,10 +268,10 @@ def fitted(features: Tensor) -> Consensus:
 def test_captions_say_what_people_would(features: Tensor, fitted: Consensus) -> None:
     plain = small_captioner().describe(features)
     steered = judged(fitted, 50.0).describe(features, CaptionOptions(beam=10))
-    worth = fitted.expected(summary(features))
+    expected = fitted.expected(summary(features))
     for row, (mine, before) in enumerate(zip(steered, plain, strict=True)):
-        said = {name: worth(row, ids(each.text)) for name, each in (("m", mine), ("b", before))}
-        assert said["m"] > said["b"] + 0.3
+        said = [said_worth(expected, row, each.text) for each in (mine, before)]
+        assert said[0] > said[1] + 0.3
     off = judged(fitted, 50.0).describe(features, CaptionOptions(consensus_weight=0.0))
     assert [each.text for each in off] == [each.text for each in plain]
 
@@ -287,7 +308,8 @@ def test_it_is_kept_in_the_file(features: Tensor, fitted: Consensus, tmp_path: P
     assert again.consensus.record == fitted.record
     ours, theirs = (each.expected(summary(features)) for each in (fitted, again.consensus))
     for text, row in product(KINDS, range(3)):  # it was fitted to the numbers that files keep
-        assert theirs(row, ids(text)) == pytest.approx(ours(row, ids(text)), abs=1e-3)
+        there, here = (said_worth(each, row, text) for each in (theirs, ours))
+        assert there == pytest.approx(here, abs=1e-3)
     header, tensors = load_tensors(path, "captioner", 1, ())
     for name in ("consensus/landmarks", "consensus/idf", "consensus/ngrams"):
         save_tensors(path, header, {k: v for k, v in tensors.items() if k != name})

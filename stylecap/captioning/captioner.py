@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from stylecap.backbone import Backbone
-from stylecap.captioning.consensus import Consensus
+from stylecap.captioning.consensus import Consensus, Expected
 from stylecap.captioning.decode import (
     Rules,
     Sentence,
     State,
-    Worth,
     beam_search,
     greedy_search,
     sample,
@@ -223,7 +222,7 @@ class Captioner:
             if len(features) == 0:
                 return []
             scene = self._look(features)
-            found, said = self._search(scene, options, self._worth(features, options))
+            found, said = self._search(scene, options, self._expected(features, options))
             if weight and options.method == "beam":
                 found = [
                     [each.sentence for each in sorted(candidates, key=lambda c: -c.value(weight))]
@@ -248,8 +247,8 @@ class Captioner:
             if len(features) == 0:
                 return []
             options = self.settled(options)
-            worth = self._worth(features, options)
-            found, _ = self._search(self._look(features), options, worth)
+            expected = self._expected(features, options)
+            found, _ = self._search(self._look(features), options, expected)
             return self._matched(features, found)
 
     def read(self, features: Tensor, sentences: Sequence[Sequence[str]]) -> Tensor:
@@ -307,28 +306,28 @@ class Captioner:
             for sentences, part in zip(found, torch.split(cosines, counts), strict=True)
         ]
 
-    def _worth(self, features: Tensor, options: CaptionOptions) -> Worth | None:
-        """What the consensus adds to the score of sentences, if it is to be asked."""
+    def _expected(self, features: Tensor, options: CaptionOptions) -> Expected | None:
+        """What the consensus expects of the pictures, if it is to be asked."""
         weight = options.consensus_weight
         if self.consensus is None or not weight or options.method != "beam":
             return None
-        expected = self.consensus.expected(summary(features).cpu())
-        return lambda image, tokens: weight * expected(image, tokens)
+        return self.consensus.expected(summary(features).to(self.runtime.torch_device), weight)
 
     def _search(
-        self, scene: Scene, options: CaptionOptions, worth: Worth | None
+        self, scene: Scene, options: CaptionOptions, expected: Expected | None
     ) -> tuple[list[list[Sentence]], list[Tensor]]:
         """The sentences of each image, and (R, E, D) what the LSTMs gave out in every step."""
         rules, said = self._rules(options), []
         images = len(scene.glance)
 
         def begin(rows: int) -> State:
-            return self._stepper.begin(scene, rows // images)
+            state = self._stepper.begin(scene, rows // images)
+            return state if expected is None else {**state, **expected.begin(rows)}
 
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
             log_probs, state = self._stepper.step(scene, tokens, state)
             said.append(state["hidden"])
-            return log_probs, state
+            return log_probs, state if expected is None else expected.step(tokens, state)
 
         if options.method == "greedy":
             return greedy_search(begin, step, images, rules), said
@@ -349,7 +348,7 @@ class Captioner:
         beam, penalty = options.beam, options.length_penalty
         assert beam is not None and penalty is not None  # `settled`
         found = beam_search(
-            begin, step, images, rules, beam=beam, length_penalty=penalty, worth=worth
+            begin, step, images, rules, beam=beam, length_penalty=penalty, worth=expected
         )
         return found, said
 

@@ -12,7 +12,6 @@ Deerwester et al. 1990 (topics of TF-IDF).
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylecap.captioning.decode import State
 from stylecap.captioning.features import View
 from stylecap.captioning.metrics import CiderD, NGram, Words, ngrams
 from stylecap.captioning.rounding import pack, unpack
-from stylecap.captioning.vocabulary import PAD, Vocabulary
+from stylecap.captioning.vocabulary import EOS, PAD, Vocabulary
 from stylecap.options import option, validate
 from stylecap.progress import ShouldStop
 from stylecap.tensorfile import under
@@ -35,12 +35,9 @@ _LENGTHS = 4  # of n-grams
 _SCALE = 10 / _LENGTHS  # of CIDEr
 _ROWS = 2000  # pictures at a time
 _ROUNDS = 10  # of the iteration that finds topics
+_TINY = 1e-12
+_NONE = -1  # instead of the key of an n-gram that would begin before the sentence
 _HALF = ("weights",)  # are kept in float16: they nearly cancel, int8 costs a point of CIDEr-D
-
-#: What a sentence is worth and what that was made of: for each length of n-grams, the product
-#: with what is expected and the square of the own length.
-_Worth = tuple[float, tuple[tuple[float, float], ...]]
-_NOTHING: _Worth = (0.0, ((0.0, 0.0),) * _LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -98,11 +95,6 @@ class Consensus:
         self.record = dict(record or {})
         self._check()
         self._squares = tensors["landmarks"].square().sum(1)  # (K,)
-        kept = [tuple(id_ for id_ in ids if id_ != PAD) for ids in tensors["ngrams"].tolist()]
-        self._ngrams = {
-            ngram: (place, idf)
-            for place, (ngram, idf) in enumerate(zip(kept, tensors["idf"].tolist(), strict=True))
-        }
 
     def _check(self) -> None:
         shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
@@ -130,15 +122,19 @@ class Consensus:
                 f"{int(ids.max())}"
             )
 
-    def expected(self, summaries: Tensor) -> Expected:
-        """What is expected of pictures, (B, 2C) of `matching.summary`."""
-        t = self._tensors
+    def expected(self, summaries: Tensor, weight: float = 1.0) -> Expected:
+        """What is expected of pictures, (B, 2C) of `matching.summary`, on whose device it lies.
+
+        What sentences are worth is multiplied by the weight.
+        """
+        t, device = self._tensors, summaries.device
         with torch.inference_mode():
-            places = _directions(summaries, t) @ t["axes"].mT - t["origin"]  # (B, D)
+            places = _directions(summaries.cpu(), t) @ t["axes"].mT - t["origin"]  # (B, D)
             near = _kernel(places, t["landmarks"], self._squares, self.width)  # (B, K)
             found = near @ t["weights"] + t["bias"]  # (B, R)
             rows = found @ t["topics"].mT + t["usual"]  # (B, G)
-            return Expected(rows.tolist(), self._ngrams, self.rare_idf)
+            kept = (each.to(device) for each in (weight * rows, t["ngrams"], t["idf"]))
+            return Expected(*kept, words=self.words, rare_idf=self.rare_idf)
 
     def header(self) -> dict[str, Any]:
         """What is known of it beside the tensors, as the entry ``consensus`` of a file's header."""
@@ -171,56 +167,68 @@ class Consensus:
 
 
 class Expected:
-    """What sentences are worth for some pictures: a `decode.Worth`.
+    """What sentences are worth for some pictures: a `decode.Worth` that goes along with the steps.
 
     The product of the sentence's TF-IDF, of unit length for every length of n-grams, with that
-    expected for the picture: CIDEr without its clipping, some 0.5 for a good caption.
+    expected for the picture: CIDEr without its clipping, some 0.5 for a good caption. It grows
+    with every word by the n-grams that the word completes.
 
     Args:
-        rows: for each picture what is expected of G n-grams.
-        ngrams: place among the G, and idf, of each by the ids of its words.
-        rare_idf: of all others.
+        rows: (B, G) what is expected of G n-grams for each picture.
+        ngrams: (G, 4) the ids of their words, padded.
+        idf: (G,).
+        words: more than any id; its fourth power is a number of 63 bits.
+        rare_idf: of all other n-grams.
     """
 
     def __init__(
-        self,
-        rows: list[list[float]],
-        ngrams: Mapping[tuple[int, ...], tuple[int | None, float]],
-        rare_idf: float,
+        self, rows: Tensor, ngrams: Tensor, idf: Tensor, *, words: int, rare_idf: float
     ) -> None:
-        self._rows, self._ngrams, self._other = rows, ngrams, (None, rare_idf)
-        self._found: list[dict[tuple[int, ...], _Worth]] = [{(): _NOTHING} for _ in rows]
+        self._words = words
+        # Those that are not known stand behind the others.
+        self._rows = F.pad(rows, (0, 1))  # (B, G+1)
+        self._idf = F.pad(idf, (0, 1), value=rare_idf)  # (G+1,)
+        # An n-gram's key is the number whose digits are its ids.
+        keys = idf.new_zeros(len(ngrams) + 1, dtype=torch.long)
+        for ids in ngrams.long().unbind(1):
+            keys[:-1] = torch.where(ids == PAD, keys[:-1], keys[:-1] * words + ids)
+        keys[-1] = words**_LENGTHS  # no n-gram's
+        self._keys, self._places = keys.sort()
 
-    def __call__(self, image: int, tokens: tuple[int, ...]) -> float:
-        """What a sentence, or its beginning, is worth for a picture."""
-        return _SCALE * self._of(image, tokens)[0]
+    def begin(self, rows: int) -> State:
+        """What it keeps of rows, before ``<bos>``; of which ``image`` they are, others keep."""
+        return {
+            "keys": self._keys.new_full((rows, _LENGTHS, 1), _NONE),  # of the n-grams so far
+            "sums": self._rows.new_zeros(rows, 2, _LENGTHS),
+        }
 
-    def _of(self, image: int, tokens: tuple[int, ...]) -> _Worth:
-        """That of the sentence without its last word, with the n-grams that this one completes."""
-        found = self._found[image].get(tokens)
-        if found is None:
-            *before, last = tokens
-            again = last in before
-            worth, sums = 0.0, []
-            for n, (product, square) in enumerate(self._of(image, tokens[:-1])[1], 1):
-                if n <= len(tokens):
-                    ngram = tokens[-n:]
-                    place, idf = self._ngrams.get(ngram, self._other)
-                    square += (2 * _count(before, ngram) + 1 if again else 1) * idf * idf
-                    if place is not None:
-                        product += idf * self._rows[image][place]
-                if square:
-                    worth += product / math.sqrt(square)
-                sums.append((product, square))
-            found = self._found[image][tokens] = (worth, tuple(sums))
-        return found
+    def step(self, tokens: Tensor, state: State) -> State:
+        """One word further: (R,) ids, the first of them ``<bos>``."""
+        keys, sums = self._grown(tokens, state)
+        return {**state, "keys": torch.cat([state["keys"], keys], dim=2), "sums": sums}
 
+    def __call__(self, state: State, rows: Tensor, words: Tensor) -> Tensor:
+        """What sentences are worth, (M,), that go on with a word or end."""
+        asked = {name: state[name][rows] for name in ("image", "keys", "sums")}
+        products, squares = self._grown(words, asked)[1].unbind(1)  # (M, 4) each
+        return _SCALE * (products / squares.sqrt().clamp_min(_TINY)).sum(1)
 
-def _count(tokens: Sequence[int], ngram: tuple[int, ...]) -> int:
-    """How often an n-gram occurs."""
-    size = len(ngram)
-    starts = range(len(tokens) - size + 1)
-    return sum(tuple(tokens[start : start + size]) == ngram for start in starts)
+    def _grown(self, words: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """The n-grams that (R,) words complete, and the sums with them.
+
+        Returns:
+            (R, 4, 1) keys, of each length of n-grams one, and (R, 2, 4) the product with what is
+            expected and the square of the own length.
+        """
+        before, words = state["keys"], words[:, None]  # (R, 4, T), (R, 1)
+        keys = F.pad(before[:, :-1, -1], (1, 0)) * self._words + words  # (R, 4)
+        keys = keys.where((keys >= 0) & (words > EOS), _NONE)
+        found = torch.searchsorted(self._keys, keys)
+        places = self._places[found].where(self._keys[found] == keys, len(self._idf) - 1)
+        idf = self._idf[places] * (keys != _NONE)
+        counts = (before == keys[..., None]).sum(2)  # (R, 4)
+        grown = idf * self._rows[state["image"][:, None], places], idf.square() * (2 * counts + 1)
+        return keys[..., None], state["sums"] + torch.stack(grown, dim=1)
 
 
 def fit_consensus(

@@ -20,8 +20,9 @@ _CHOICE = 3  # ways to go on among which a `Worth` chooses, in beams
 State = dict[str, Tensor]
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
 Begin = Callable[[int], State]
-#: What a sentence so far, ids without the end, is worth for an image, counted from 0.
-Worth = Callable[[int, tuple[int, ...]], float]
+#: What sentences so far are worth: the state, (M,) rows of it, and (M,) words after them, which
+#: may be the end, to (M,).
+Worth = Callable[[State, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +118,23 @@ def beam_search(
     while True:
         length = tokens.shape[1]
         norm = float((length + 1) ** length_penalty)
-        log_probs = _allowed(log_probs, tokens, rules)  # (B*N, V)
-        vocabulary = log_probs.shape[-1]
-        joint = totals[..., None] + log_probs.view(len(going), -1, vocabulary)  # (B, N, V)
-        rows = joint.shape[1]
-        flat = joint.flatten(1)  # (B, N*V)
+        joint = _forbid(totals.view(-1, 1) + log_probs, tokens, rules)  # (B*N, V)
+        rows, vocabulary = totals.shape[1], joint.shape[1]
+        flat = joint.view(len(going), -1)  # (B, N*V)
         count = (2 if worth is None else _CHOICE) * beam  # at most one beam of them ends
         scores, picks = flat.topk(min(count, flat.shape[1]))  # (B, M)
-        words, parents = picks % vocabulary, picks.div(vocabulary, rounding_mode="floor")
+        words = picks % vocabulary
+        first = rows * torch.arange(len(going), device=picks.device)[:, None]
+        origins = picks.div(vocabulary, rounding_mode="floor") + first  # (B, M), of B*N rows
         ranks = scores / norm
         if worth is not None:
-            ranks = ranks + _worths(worth, going, scores, tokens, parents, words, rules.eos)
+            ranks = ranks + worth(state, origins.flatten(), words.flatten()).view_as(ranks)
             ranks, order = ranks.sort(dim=1, descending=True)
-            scores, words, parents = (each.gather(1, order) for each in (scores, words, parents))
+            scores, words, origins = (each.gather(1, order) for each in (scores, words, origins))
         ends = words == rules.eos
         ended = ranks.where(ends, -math.inf)[:, :beam]  # (B, K)
         searched = [finished[image] for image in going]
-        _collect(searched, ended, scores, parents, tokens, paths, beam)
+        _collect(searched, ended, scores, origins, tokens, paths, beam)
         if length == rules.max_words:
             for place, sentences in enumerate(searched):
                 if not sentences:
@@ -159,7 +160,7 @@ def beam_search(
             return finished
         left = torch.tensor(open_, device=picks.device)  # (B,), fewer from here on
         totals, places = totals[left], places[left]  # (B, K)
-        kept = (parents[left].gather(1, places) + rows * left[:, None]).flatten()  # (B*K,)
+        kept = origins[left].gather(1, places).flatten()  # (B*K,)
         chosen = words[left].gather(1, places).flatten()  # (B*K,)
         tokens = torch.cat([tokens[kept], chosen[:, None]], dim=1)  # (B*K, T+1)
         paths = torch.cat([paths[kept], kept[:, None]], dim=1)  # (B*K, T+1)
@@ -281,62 +282,31 @@ def _start(
     return prefix.expand(rows, -1), paths, totals, log_probs, state
 
 
-def _allowed(log_probs: Tensor, tokens: Tensor, rules: Rules) -> Tensor:
-    """Minus infinity where the rules forbid the word, also all but the end after the last one."""
-    log_probs = log_probs.clone()
+def _forbid(scores: Tensor, tokens: Tensor, rules: Rules) -> Tensor:
+    """Put minus infinity where the rules forbid the word, also all but the end after the last."""
     for word in rules.banned:
-        log_probs[:, word] = -math.inf
+        scores[:, word] = -math.inf
     if tokens.shape[1] < rules.min_words:
-        log_probs[:, rules.eos] = -math.inf
+        scores[:, rules.eos] = -math.inf
     if rules.no_repeat:
-        log_probs[repeats(tokens, rules.no_repeat)] = -math.inf
+        scores[repeats(tokens, rules.no_repeat)] = -math.inf
     if tokens.shape[1] == rules.max_words:
-        log_probs[:, : rules.eos] = log_probs[:, rules.eos + 1 :] = -math.inf
-    return log_probs
-
-
-def _worths(
-    worth: Worth,
-    going: Sequence[int],
-    scores: Tensor,
-    tokens: Tensor,
-    parents: Tensor,
-    words: Tensor,
-    eos: int,
-) -> Tensor:
-    """(B, M) worth of every way to go on; 0 where it is impossible."""
-    said = [tuple(row) for row in tokens.tolist()]
-    rows = len(said) // len(going)
-    found = [
-        [
-            worth(image, before if word == eos else (*before, word)) if score > -math.inf else 0.0
-            for score, before, word in zip(
-                some_scores,
-                [said[place * rows + parent] for parent in some_parents],
-                some_words,
-                strict=True,
-            )
-        ]
-        for place, (image, some_scores, some_parents, some_words) in enumerate(
-            zip(going, scores.tolist(), parents.tolist(), words.tolist(), strict=True)
-        )
-    ]
-    return torch.tensor(found, dtype=scores.dtype, device=scores.device)
+        scores[:, : rules.eos] = scores[:, rules.eos + 1 :] = -math.inf
+    return scores
 
 
 def _collect(
     finished: list[list[Sentence]],
     ended: Tensor,
     scores: Tensor,
-    parents: Tensor,
+    origins: Tensor,
     tokens: Tensor,
     paths: Tensor,
     beam: int,
 ) -> None:
     """File the sentences that end here, by their ranks (B, K); keep each image's best."""
-    rows = tokens.shape[0] // len(finished)
     for image, place in torch.isfinite(ended).nonzero().tolist():
-        at = image * rows + int(parents[image, place])
+        at = int(origins[image, place])
         words, path = tuple(tokens[at].tolist()), (*paths[at].tolist(), at)
         log_prob, score = float(scores[image, place]), float(ended[image, place])
         finished[image].append(Sentence(words, log_prob, score, path))
@@ -380,7 +350,7 @@ def _walk(
             found[row] = Sentence(tuple(words), total, total, (*path, at))
 
     while True:
-        allowed = _allowed(log_probs, tokens, rules)
+        allowed = _forbid(log_probs.clone(), tokens, rules)
         if tokens.shape[1] == rules.max_words:
             ends = allowed[:, rules.eos]
             totals = totals + ends.where(torch.isfinite(ends), 0.0)
