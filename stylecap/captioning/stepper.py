@@ -15,6 +15,7 @@ from stylecap.captioning.rounding import round_rows
 from stylecap.captioning.vocabulary import FIRST_PREDICTED
 
 _FEW = 8  # rows, measured
+_ALIGNED = 32  # words; for many rows MKL takes half as long again where results do not fill lines
 
 
 class Stepper:
@@ -63,7 +64,12 @@ class Stepper:
         self.recurrent = blocks(weights["lstm.weight_hh_l0"])  # D to 4D
         self.from_hidden = blocks(torch.cat(mixing, 1), torch.cat(mixing_bias, 1))  # D to 3D or D
         self.from_context = blocks(fuse[..., -self.units :])  # D to D, if there is a context
-        self.output = blocks(embedding[:, FIRST_PREDICTED:], weights["output_bias"])  # D to V-2
+        self.words = shape.words
+        more = -shape.words % _ALIGNED
+        self.output = blocks(  # D to V and more; what is never predicted is impossible
+            F.pad(embedding, (0, 0, 0, more)),
+            F.pad(weights["output_bias"], (FIRST_PREDICTED, more), value=-math.inf),
+        )
 
     def look(self, features: Tensor) -> Scene:
         """(B, P, C) features to what the decoders see.
@@ -101,8 +107,11 @@ class Stepper:
         if self.attentive and len(asked) < len(scene.glance):
             scene = Scene(*(each[asked] for each in scene))
         places, slots = places_of(image, len(asked))
-        rows = spread(hidden, places, slots).view(len(asked), -1, *hidden.shape[1:])
-        return self.predict(scene, rows)[0].flatten(0, 1)[places], state
+        even = slots == len(hidden)  # all images have as many rows: these are the slots
+        rows = hidden if even else spread(hidden, places, slots)
+        log_probs = self.predict(scene, rows.view(len(asked), -1, *hidden.shape[1:]))[0]
+        log_probs = log_probs.flatten(0, 1)
+        return log_probs if even else log_probs[places], state
 
     def read(self, scene: Scene, tokens: Tensor) -> Tensor:
         """Teacher forcing: what is predicted after every word of N captions an image.
@@ -125,9 +134,10 @@ class Stepper:
 
     def _advance(self, scene: Scene, tokens: Tensor, state: State) -> State:
         """One step of the LSTM: (R,) ids to (R, E, D) hidden outputs and cells."""
-        gates = self.table[tokens] + self.recurrent(state["hidden"])  # (R, E, 4D)
+        gates = self.recurrent(state["hidden"])  # (R, E, 4D)
+        gates += self.table[tokens]
         if self.attentive:
-            gates = gates + scene.glance[state["image"]]
+            gates += scene.glance[state["image"]]
         return {**state, **gated(gates, state["cell"])}
 
     def predict(self, scene: Scene, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -144,9 +154,12 @@ class Stepper:
         attention = None
         if self.attentive:
             mixed, attention = self._attend(scene, mixed)  # (B, N, E, D), (B, N, P)
-        logits = self.output(torch.tanh(mixed))  # (B, N, E, V-2)
-        mean = F.softmax(logits, dim=-1).mean(-2).log()  # (B, N, V-2)
-        return F.pad(mean, (FIRST_PREDICTED, 0), value=-math.inf), attention
+        logits = self.output(torch.tanh(mixed))  # (B, N, E, V and more)
+        if logits.shape[2] == 1:
+            log_probs = F.log_softmax(logits[:, :, 0], dim=-1)
+        else:
+            log_probs = F.softmax(logits, dim=-1).mean(2).log()
+        return log_probs[..., : self.words], attention
 
     def _attend(self, scene: Scene, mixed: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, E, 3D) query, sentinel and hidden part of the output to the whole output."""
@@ -180,13 +193,13 @@ class _Blocks:
     def __call__(self, x: Tensor) -> Tensor:
         found = self._products(x.flatten(0, -3))  # (M, E, O)
         if self._bias is not None:
-            found = found + self._bias
+            found += self._bias
         return found.view(*x.shape[:-1], -1)  # (..., E, O)
 
     def _products(self, rows: Tensor) -> Tensor:
         """(M, E, I) to (M, E, O)."""
         pairs = zip(rows.unbind(1), self._weights, strict=True)
-        return torch.stack([_product(x.to(w.dtype), w) for x, w in pairs], dim=1).float()
+        return _side_by_side([_product(x.to(w.dtype), w) for x, w in pairs]).float()
 
 
 class _Int8Blocks(_Blocks):
@@ -199,14 +212,20 @@ class _Int8Blocks(_Blocks):
     def _products(self, rows: Tensor) -> Tensor:
         rows, steps = round_rows(rows)
         pairs = zip(rows.to(torch.int8).unbind(1), self._weights, strict=True)
-        products = torch.stack([torch._int_mm(x, weight.mT) for x, weight in pairs], dim=1)
+        products = _side_by_side([torch._int_mm(x, weight.mT) for x, weight in pairs])
         return products * (steps * self._steps[..., 0])  # (M, E, O)
+
+
+def _side_by_side(products: list[Tensor]) -> Tensor:
+    """(M, O) each to (M, E, O); a single one is not copied."""
+    return products[0][:, None] if len(products) == 1 else torch.stack(products, dim=1)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     """(M, I) rows through (O, I) weights, (M, O).
 
-    MKL reads the weights for a few rows in half the time where they are its first factor.
+    MKL reads the weights for a few rows in half the time where they are its first factor, and
+    the rows, the second one, lie as rows.
     """
     few = len(x) <= _FEW and x.device.type == "cpu" and x.dtype == torch.float32
-    return (weight @ x.mT).mT if few else x @ weight.mT
+    return (weight @ x.mT).mT.contiguous() if few else x @ weight.mT
