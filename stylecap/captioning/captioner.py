@@ -25,6 +25,7 @@ from stylecap.captioning.features import View, grid_features, see
 from stylecap.captioning.matching import Matcher, summary
 from stylecap.captioning.model import CaptionDecoder, Scene
 from stylecap.captioning.options import CaptionOptions
+from stylecap.captioning.products import has_half
 from stylecap.captioning.stepper import Stepper
 from stylecap.captioning.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, text_of, words_of
 from stylecap.errors import OptionError
@@ -415,12 +416,14 @@ class Captioner:
 
 
 def product_dtype(runtime: Runtime) -> torch.dtype:
-    """Type of a decoder's matrix products, the fastest one where the network may be rounded.
+    """Type of the weights in a decoder's matrix products, the fastest one here.
 
     An x86 processor with units for bfloat16 has those for int8 as well, which are twice as fast.
-    Elsewhere torch multiplies int8 without such units, slowly.
+    Elsewhere torch multiplies int8 without such units, slowly, but float16 may be fast.
     """
-    has_units = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    if runtime.device == "cpu" and runtime.precision == "bfloat16" and has_units:
-        return torch.int8
-    return runtime.dtype
+    if runtime.device != "cpu":
+        return runtime.dtype
+    if runtime.precision == "bfloat16":
+        has_units = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        return torch.int8 if has_units else runtime.dtype
+    return torch.float16 if has_half() else runtime.dtype

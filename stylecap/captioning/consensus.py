@@ -24,6 +24,7 @@ from torch import Tensor
 from stylecap.captioning.decode import State
 from stylecap.captioning.features import View
 from stylecap.captioning.metrics import CiderD, NGram, Words, ngrams
+from stylecap.captioning.products import half_product
 from stylecap.captioning.rounding import pack, unpack
 from stylecap.captioning.vocabulary import EOS, PAD, Vocabulary
 from stylecap.options import option, validate
@@ -95,6 +96,15 @@ class Consensus:
         self.record = dict(record or {})
         self._check()
         self._squares = tensors["landmarks"].square().sum(1)  # (K,)
+        self._maps = {
+            name: half_product(weight)
+            for name, weight in (
+                ("axes", tensors["axes"]),
+                ("landmarks", tensors["landmarks"]),
+                ("weights", tensors["weights"].mT.contiguous()),
+                ("topics", tensors["topics"]),
+            )
+        }
 
     def _check(self) -> None:
         shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
@@ -127,12 +137,12 @@ class Consensus:
 
         What sentences are worth is multiplied by the weight.
         """
-        t, device = self._tensors, summaries.device
+        t, maps, device = self._tensors, self._maps, summaries.device
         with torch.inference_mode():
-            places = _directions(summaries.cpu(), t) @ t["axes"].mT - t["origin"]  # (B, D)
-            near = _kernel(places, t["landmarks"], self._squares, self.width)  # (B, K)
-            found = near @ t["weights"] + t["bias"]  # (B, R)
-            rows = found @ t["topics"].mT + t["usual"]  # (B, G)
+            places = maps["axes"](_directions(summaries.cpu(), t)) - t["origin"]  # (B, D)
+            near = _kernel(places, self._squares, maps["landmarks"](places), self.width)  # (B, K)
+            found = maps["weights"](near) + t["bias"]  # (B, R)
+            rows = maps["topics"](found) + t["usual"]  # (B, G)
             kept = (each.to(device) for each in (weight * rows, t["ngrams"], t["idf"]))
             return Expected(*kept, words=self.words, rare_idf=self.rare_idf)
 
@@ -295,9 +305,16 @@ def _directions(summaries: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     return F.normalize((summaries - tensors["centre"]) / tensors["spread"], dim=1)
 
 
-def _kernel(places: Tensor, landmarks: Tensor, squares: Tensor, width: float) -> Tensor:
-    """(B, D), (K, D) and the squared lengths of the latter, (K), to the Gaussian kernel (B, K)."""
-    distances = places.square().sum(1, keepdim=True) + squares - 2 * places @ landmarks.mT
+def _kernel(places: Tensor, squares: Tensor, products: Tensor, width: float) -> Tensor:
+    """The Gaussian kernel (B, K) of places and landmarks.
+
+    Args:
+        places: (B, D).
+        squares: (K,) lengths of the landmarks.
+        products: (B, K) of places with landmarks.
+        width: of the kernel.
+    """
+    distances = places.square().sum(1, keepdim=True) + squares - 2 * products
     return distances.mul_(-1 / width).exp_()
 
 
@@ -375,14 +392,15 @@ def _regress(
     squares = torch.zeros(size, size, dtype=torch.float64)
     crossed = torch.zeros(size, targets.shape[1], dtype=torch.float64)
     for part, wanted in zip(torch.split(places, _ROWS), torch.split(targets, _ROWS), strict=True):
-        near = _kernel(part, landmarks, lengths, options.width)  # (_ROWS, K)
+        near = _kernel(part, lengths, part @ landmarks.mT, options.width)  # (_ROWS, K)
         mean += near.sum(0)
         squares += near.mT @ near
         crossed += near.mT @ wanted
     mean /= count
     squares -= count * torch.outer(mean, mean)
     crossed -= torch.outer(mean, targets.sum(0).double())
-    among = _kernel(landmarks, landmarks, lengths, options.width).double()
+    products = landmarks @ landmarks.mT
+    among = _kernel(landmarks, lengths, products, options.width).double()  # (K, K)
     diagonal = 1 - float(among.mean())  # of the centred kernel
     squares += options.ridge * diagonal * among
     weights = torch.cholesky_solve(crossed, _cholesky(squares))  # (K, R)

@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylecap.captioning.model import CaptionDecoder, Scene, State, gated, places_of, spread
+from stylecap.captioning.products import half_product
 from stylecap.captioning.rounding import round_rows
 from stylecap.captioning.vocabulary import FIRST_PREDICTED
-
-_FEW = 8  # rows, measured
-_ALIGNED = 32  # words; for many rows MKL takes half as long again where results do not fill lines
 
 
 class Stepper:
@@ -55,7 +53,7 @@ class Stepper:
         asked = ("query", "sentinel") if self.attentive else ()
         mixing = [*(weights[f"{name}.weight"] for name in asked), fuse[..., : self.units]]
         mixing_bias = [weights[f"{name}.bias"] for name in (*asked, "fuse")]
-        blocks = _Int8Blocks if dtype == torch.int8 else partial(_Blocks, dtype=dtype)
+        blocks = _BLOCKS.get(dtype) or partial(_Blocks, dtype=dtype)
         self.table = words.transpose(0, 1).contiguous()  # (V, E, 4D)
         # The image comes as the second half of every input, or as the first input of all.
         self.from_glance = blocks(  # D to 4D
@@ -64,12 +62,8 @@ class Stepper:
         self.recurrent = blocks(weights["lstm.weight_hh_l0"])  # D to 4D
         self.from_hidden = blocks(torch.cat(mixing, 1), torch.cat(mixing_bias, 1))  # D to 3D or D
         self.from_context = blocks(fuse[..., -self.units :])  # D to D, if there is a context
-        self.words = shape.words
-        more = -shape.words % _ALIGNED
-        self.output = blocks(  # D to V and more; what is never predicted is impossible
-            F.pad(embedding, (0, 0, 0, more)),
-            F.pad(weights["output_bias"], (FIRST_PREDICTED, more), value=-math.inf),
-        )
+        impossible = F.pad(weights["output_bias"], (FIRST_PREDICTED, 0), value=-math.inf)
+        self.output = blocks(embedding, impossible)  # D to V
 
     def look(self, features: Tensor) -> Scene:
         """(B, P, C) features to what the decoders see.
@@ -154,12 +148,10 @@ class Stepper:
         attention = None
         if self.attentive:
             mixed, attention = self._attend(scene, mixed)  # (B, N, E, D), (B, N, P)
-        logits = self.output(torch.tanh(mixed))  # (B, N, E, V and more)
+        logits = self.output(torch.tanh(mixed))  # (B, N, E, V)
         if logits.shape[2] == 1:
-            log_probs = F.log_softmax(logits[:, :, 0], dim=-1)
-        else:
-            log_probs = F.softmax(logits, dim=-1).mean(2).log()
-        return log_probs[..., : self.words], attention
+            return F.log_softmax(logits[:, :, 0], dim=-1), attention
+        return F.softmax(logits, dim=-1).mean(2).log(), attention
 
     def _attend(self, scene: Scene, mixed: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, E, 3D) query, sentinel and hidden part of the output to the whole output."""
@@ -199,7 +191,18 @@ class _Blocks:
     def _products(self, rows: Tensor) -> Tensor:
         """(M, E, I) to (M, E, O)."""
         pairs = zip(rows.unbind(1), self._weights, strict=True)
-        return _side_by_side([_product(x.to(w.dtype), w) for x, w in pairs]).float()
+        return _side_by_side([x.to(w.dtype) @ w.mT for x, w in pairs]).float()
+
+
+class _HalfBlocks(_Blocks):
+    """The same, where weights are float16 and everything else float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(weight[:0], bias)
+        self._maps = [half_product(each) for each in weight]
+
+    def _products(self, rows: Tensor) -> Tensor:
+        return _side_by_side([map_(x) for x, map_ in zip(rows.unbind(1), self._maps, strict=True)])
 
 
 class _Int8Blocks(_Blocks):
@@ -221,11 +224,4 @@ def _side_by_side(products: list[Tensor]) -> Tensor:
     return products[0][:, None] if len(products) == 1 else torch.stack(products, dim=1)
 
 
-def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """(M, I) rows through (O, I) weights, (M, O).
-
-    MKL reads the weights for a few rows in half the time where they are its first factor, and
-    the rows, the second one, lie as rows.
-    """
-    few = len(x) <= _FEW and x.device.type == "cpu" and x.dtype == torch.float32
-    return (weight @ x.mT).mT.contiguous() if few else x @ weight.mT
+_BLOCKS = {torch.int8: _Int8Blocks, torch.float16: _HalfBlocks}
