@@ -16,12 +16,8 @@ from torch import Tensor
 
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.captioner_file import load_captioner, save_captioner
-from stylecap.captioning.consensus import (
-    Consensus,
-    ConsensusOptions,
-    Expected,
-    fit_consensus,
-)
+from stylecap.captioning.consensus import Consensus, Expected
+from stylecap.captioning.consensus_fit import ConsensusOptions, fit_consensus
 from stylecap.captioning.decode import Rules, State, beam_search
 from stylecap.captioning.features import VIEWS, View
 from stylecap.captioning.matching import summary
@@ -31,7 +27,7 @@ from stylecap.captioning.rounding import pack, round_rows, unpack
 from stylecap.captioning.tuning import choose_search
 from stylecap.captioning.vocabulary import BOS, EOS, PAD, Vocabulary
 from stylecap.errors import OptionError, WeightsError
-from stylecap.tensorfile import load_tensors, save_tensors
+from stylecap.tensorfile import load_tensors, save_tensors, under
 from tests.small import photo, small_backbone, small_captioner
 
 WORDS = small_captioner().vocabulary
@@ -141,6 +137,16 @@ def test_without_frequent_ngrams_there_is_none() -> None:
     assert (
         fit_consensus([summaries], [captions], WORDS, VIEW, SMALL, should_stop=lambda: True) is None
     )
+
+
+def test_of_too_many_words_there_is_none(consensus: Consensus) -> None:
+    many = Vocabulary([*WORDS.words, *(f"w{n}" for n in range(55_109 - len(WORDS)))])
+    assert len(many) ** 4 > 2**63 > (len(many) - 1) ** 4
+    assert fit_consensus([seen()[0]], [seen()[1]], many, VIEW, SMALL) is None
+    tensors = unpack(under(consensus.tensors(), "consensus/"))
+    with pytest.raises(ValueError, match="at most 55108, got 55109"):
+        Consensus(tensors, len(many), VIEW, width=1.0, rare_idf=1.0)
+    Consensus(tensors, len(many) - 1, VIEW, width=1.0, rare_idf=1.0)
 
 
 def test_no_more_than_the_most_frequent_are_kept_and_always_the_same() -> None:

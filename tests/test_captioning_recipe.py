@@ -24,7 +24,7 @@ import stylecap
 from stylecap.captioning import recipe
 from stylecap.captioning.captioner import product_dtype
 from stylecap.captioning.captioner_file import load_captioner, save_captioner
-from stylecap.captioning.consensus import ConsensusOptions
+from stylecap.captioning.consensus_fit import ConsensusOptions
 from stylecap.captioning.evaluation import evaluate_captioner
 from stylecap.captioning.matching import EmbeddingShape, JointEmbedding, Matcher
 from stylecap.captioning.options import TrainOptions
@@ -357,7 +357,7 @@ def test_a_single_captioner_is_finished(
 ) -> None:
     """What people write is learned, the own matcher kept, the search chosen anew."""
     few = partial(ConsensusOptions, least=2)
-    monkeypatch.setattr("stylecap.captioning.consensus.ConsensusOptions", few)
+    monkeypatch.setattr("stylecap.captioning.consensus_fit.ConsensusOptions", few)
     before = load_captioner(trained / "captioner.safetensors")
     shape = EmbeddingShape(len(before.vocabulary), before.decoders[0].shape.channels, 16, 8)
     matcher = Matcher([JointEmbedding(shape)], before.vocabulary, before.view, record={"own": 1})

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.captioner_file import save_captioner
-from stylecap.captioning.consensus import Consensus, fit_consensus
+from stylecap.captioning.consensus import Consensus
+from stylecap.captioning.consensus_fit import fit_consensus
 from stylecap.captioning.curves import draw_curves
 from stylecap.captioning.data import CaptionedPicture, check_pictures, halves, read_all
 from stylecap.captioning.features import VIEWS, FeatureCache, View
