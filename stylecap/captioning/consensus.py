@@ -1,8 +1,8 @@
 """What people would write about a picture: how much of every n-gram is to be expected.
 
-A regression (`consensus_fit`) goes from a picture to the TF-IDF of its captions. A sentence is worth
-the product of its own TF-IDF with what is expected, which is what CIDEr rewards. It steers the beam
-search of captioners.
+A regression (`consensus_fit`) goes from a picture to the TF-IDF of its captions. A sentence is
+worth the product of its own TF-IDF with what is expected, which is what CIDEr rewards. It steers
+the beam search of captioners.
 
 Sources: Vedantam et al. 2015, "CIDEr" (the consensus of people); Devlin et al. 2015, "Exploring
 Nearest Neighbor Approaches for Image Captioning" (that of similar pictures chooses a caption).

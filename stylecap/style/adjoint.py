@@ -36,11 +36,11 @@ def remember(layer: Layer, x: Tensor, y: Tensor, pooling: str) -> Tensor | None:
         pooling: if it is one; of `needs_values` none.
     """
     if layer.kind == "relu":
-        return _pack((y > 0).to(torch.uint8), 1)
+        return _pack((y > 0).view(torch.uint8), 1)
     if layer.kind == "pool" and pooling == "max":
         places = torch.zeros_like(y, dtype=torch.uint8)
         for place in reversed(range(layer.kernel**2)):  # the first of equal ones stays
-            places.masked_fill_(_window(x, y.shape, layer, place) == y, place)
+            places = torch.where(_window(x, y.shape, layer, place) == y, place, places)
         return _pack(places, _place_bits(layer))
     return None
 
@@ -69,14 +69,18 @@ def pull_back(
         return backbone.transposed(layer, gradient, size, padded_rows)
     if layer.kind == "relu":
         assert known is not None
-        return gradient * _unpack(known, gradient, 1)
-    windows = layer.kernel**2
-    slope = gradient.new_zeros((*gradient.shape[:2], *size)).contiguous(
-        memory_format=torch.channels_last
-    )
+        return torch.where(_unpack(known, gradient, 1).view(torch.bool), gradient, 0)
+    slope = torch.empty(
+        (*gradient.shape[:2], *size),
+        dtype=gradient.dtype,
+        device=gradient.device,
+        memory_format=torch.channels_last,
+    ).zero_()
     places = None if known is None else _unpack(known, gradient, _place_bits(layer))
-    for place in range(windows):
-        share = gradient / windows if places is None else gradient * (places == place)
+    share = gradient / layer.kernel**2 if places is None else gradient
+    for place in range(layer.kernel**2):
+        if places is not None:
+            share = torch.where(places == place, gradient, 0)
         _window(slope, gradient.shape, layer, place).add_(share)
     return slope
 
@@ -97,7 +101,9 @@ def _pack(values: Tensor, bits: int) -> Tensor:
     """Small numbers, (B, C, H, W), in as many bits each: a row of bytes."""
     flat = values.permute(0, 2, 3, 1).flatten()  # as channels last lie in memory
     each = 8 // bits
-    parts = functional.pad(flat, (0, -len(flat) % each)).view(each, -1)
+    if len(flat) % each:
+        flat = functional.pad(flat, (0, -len(flat) % each))
+    parts = flat.view(each, -1)
     packed = parts[0].clone()
     for order in range(1, each):
         packed |= parts[order] << (bits * order)
