@@ -38,14 +38,14 @@ _ROUNDS = 10  # of the iteration that finds topics
 class ConsensusOptions:
     """How the regression is made, chosen on Flickr8k; fewer of everything for fewer pictures."""
 
-    least: int = option(10, "Pictures, also mirrored ones, that share an n-gram.", minimum=2)
+    least: int = option(10, "Pictures whose captions share an n-gram that is kept.", minimum=2)
     most: int = option(8200, "N-grams that are kept, the most frequent ones.", minimum=1)
     axes: int = option(384, "Principal axes of the pictures.", minimum=1)
     landmarks: int = option(6000, "Pictures that others are compared with.", minimum=1)
     topics: int = option(512, "Directions of TF-IDF that are predicted.", minimum=1)
     width: float = option(1.5, "Of the kernel exp(-d²/width) of the distance.", minimum=1e-3)
     ridge: float = option(0.1, "Added to the kernel's diagonal, a share of its mean.", minimum=1e-6)
-    rare: float = option(6.0, "Pictures that an n-gram counts for which is not kept.", minimum=1)
+    rare: float = option(3.0, "Pictures that an n-gram counts for which is not kept.", minimum=1)
     seed: int = option(0, "Chooses the landmarks.", minimum=0)
 
     def __post_init__(self) -> None:
@@ -79,8 +79,7 @@ def fit_consensus(
     if len(vocabulary) > MOST_WORDS:
         return None
     rows = torch.cat(list(seen))  # (M, 2C)
-    said = [group for each in captions for group in each]
-    kept, idf, rare_idf, targets = _targets(said, vocabulary, options)
+    kept, idf, rare_idf, targets = _targets(captions, vocabulary, options)
     if not len(targets.values()) or (should_stop is not None and should_stop()):
         return None
     random = torch.Generator().manual_seed(options.seed)
@@ -115,29 +114,33 @@ def fit_consensus(
 
 
 def _targets(
-    captions: Sequence[Sequence[Words]], vocabulary: Vocabulary, options: ConsensusOptions
+    captions: Sequence[Sequence[Sequence[Words]]],
+    vocabulary: Vocabulary,
+    options: ConsensusOptions,
 ) -> tuple[list[NGram], list[float], float, Tensor]:
-    """The n-grams that are kept, their idf and that of others, and (N, G) TF-IDF, sparse.
+    """The n-grams that are kept, their idf and that of others, and (M, G) TF-IDF, sparse.
 
     A picture's is the mean over its captions, each of unit length for every length of n-grams.
     """
-    scorer = CiderD(captions)
+    times = len(captions)  # that each picture was seen
+    said = [group for each in captions for group in each]
+    scorer = CiderD(said)
     frequencies = Counter(
         ngram
-        for group in captions
+        for group in said
         for ngram in {each for words in group for counts in ngrams(words) for each in counts}
     )
     frequent = [
         ngram
         for ngram, count in frequencies.items()
-        if count >= options.least and all(word in vocabulary for word in ngram)
+        if count >= times * options.least and all(word in vocabulary for word in ngram)
     ]
     kept = sorted(frequent, key=lambda ngram: (-frequencies[ngram], ngram))[: options.most]
     place = {ngram: row for row, ngram in enumerate(kept)}
     rows: list[int] = []
     columns: list[int] = []
     values: list[float] = []
-    for row, group in enumerate(captions):
+    for row, group in enumerate(said):
         for vector in scorer.prepare(group):
             for weights, norm in zip(vector.weights, vector.norms, strict=True):
                 for ngram, weight in weights.items():
@@ -145,12 +148,12 @@ def _targets(
                         rows.append(row)
                         columns.append(place[ngram])
                         values.append(weight / norm / len(group))
-    shape = (len(captions), len(kept))
+    shape = (len(said), len(kept))
     targets = torch.sparse_coo_tensor(
         torch.tensor([rows, columns]), torch.tensor(values), shape, check_invariants=True
     ).coalesce()
     idf = [scorer.idf(frequencies[ngram]) for ngram in kept]
-    return kept, idf, scorer.idf(options.rare), targets
+    return kept, idf, scorer.idf(times * options.rare), targets
 
 
 def _topics(targets: Tensor, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
