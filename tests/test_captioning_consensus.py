@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.captioner_file import load_captioner, save_captioner
-from stylecap.captioning.consensus import Consensus, Expected
+from stylecap.captioning.consensus import Consensus, Expected, Ngrams
 from stylecap.captioning.consensus_fit import ConsensusOptions, fit_consensus
 from stylecap.captioning.decode import Rules, State, beam_search
 from stylecap.captioning.features import VIEWS, View
@@ -25,7 +25,7 @@ from stylecap.captioning.metrics import CiderD
 from stylecap.captioning.options import CaptionOptions
 from stylecap.captioning.rounding import pack, round_rows, unpack
 from stylecap.captioning.tuning import choose_search
-from stylecap.captioning.vocabulary import BOS, EOS, PAD, Vocabulary
+from stylecap.captioning.vocabulary import EOS, PAD, Vocabulary
 from stylecap.errors import OptionError, WeightsError
 from stylecap.tensorfile import load_tensors, save_tensors, under
 from tests.small import photo, small_backbone, small_captioner
@@ -55,10 +55,16 @@ def consensus() -> Consensus:
 
 def worth_of(expected: Expected, row: int, tokens: Sequence[int]) -> float:
     """What a whole sentence is worth for a picture."""
-    state = {**expected.begin(1), "image": torch.tensor([row])}
-    for token in (BOS, *tokens):
-        state = expected.step(torch.tensor([token]), state)
-    return float(expected(state, torch.tensor([0]), torch.tensor([EOS])))
+    worth, _ = expected(after(expected, [row], tokens), torch.tensor([0]), torch.tensor([EOS]))
+    return float(worth)
+
+
+def after(expected: Expected, images: list[int], tokens: Sequence[int]) -> State:
+    """The state of a row for each of some images, with the same words."""
+    rows, state = torch.arange(len(images)), expected.begin(len(images))
+    for token in tokens:
+        _, state = expected({**state, "image": torch.tensor(images)}, rows, rows * 0 + token)
+    return {**state, "image": torch.tensor(images)}
 
 
 def said_worth(expected: Expected, row: int, text: str) -> float:
@@ -189,19 +195,17 @@ def test_worth_is_the_product_of_unit_tfidf_with_what_is_expected(tokens: list[i
         weights = {g: runs.count(g) * known.get(g, (0, 5.0))[1] for g in runs}
         norm = math.sqrt(sum(w * w for w in weights.values()))
         wanted += sum(w * row[known[g][0]] / norm for g, w in weights.items() if g in known)
-    expected = Expected(
-        torch.tensor([[0.0] * len(row), row]),
+    ngrams = Ngrams(
         torch.tensor([[*gram, *[PAD] * (4 - len(gram))] for gram in grams]),
         torch.tensor([known[gram][1] for gram in grams]),
         words=len(WORDS),
         rare_idf=5.0,
     )
+    expected = Expected(torch.tensor([[0.0] * len(row), row]), ngrams)
     assert worth_of(expected, 1, tokens) == pytest.approx(2.5 * wanted, abs=1e-5)
     assert worth_of(expected, 1, ()) == worth_of(expected, 0, tokens) == 0
-    state = {**expected.begin(2), "image": torch.tensor([0, 1])}
-    for token in (BOS, *tokens[:-1]):
-        state = expected.step(torch.tensor([token, token]), state)
-    asked = expected(state, torch.tensor([1, 0, 1]), torch.tensor([tokens[-1], tokens[-1], EOS]))
+    state, last = after(expected, [0, 1], tokens[:-1]), tokens[-1]
+    asked, _ = expected(state, torch.tensor([1, 0, 1]), torch.tensor([last, last, EOS]))
     assert asked.tolist() == pytest.approx(
         [2.5 * wanted, 0, worth_of(expected, 1, tokens[:-1])], abs=1e-5
     )
@@ -210,7 +214,8 @@ def test_worth_is_the_product_of_unit_tfidf_with_what_is_expected(tokens: list[i
 # in the beam
 
 
-def test_the_beam_finds_what_is_worth_most() -> None:
+@pytest.mark.parametrize("prefix", [(), (3, 4)])
+def test_the_beam_finds_what_is_worth_most(prefix: tuple[int, ...]) -> None:
     """Beams that keep everything find what trying all sentences finds, small ones what steers."""
     random = torch.Generator().manual_seed(3)
     table = torch.randn(6, 6, generator=random).log_softmax(-1)
@@ -220,19 +225,24 @@ def test_the_beam_finds_what_is_worth_most() -> None:
         return {"sum": torch.zeros(rows)}
 
     def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        return table[tokens], {"sum": state["sum"] + weights[tokens]}
+        return table[tokens], state
 
-    def worth(state: State, rows: Tensor, words: Tensor) -> Tensor:
-        return state["sum"][rows] + weights[words]
+    def worth(state: State, rows: Tensor, words: Tensor) -> tuple[Tensor, State]:
+        total = state["sum"][rows] + weights[words]
+        return total, {"sum": total}
 
-    rules = Rules(1, 2, banned=(0, 1), max_words=4, no_repeat=0)
+    rules = Rules(1, 2, banned=(0, 1), max_words=4, no_repeat=0, prefix=prefix)
 
     def score(tokens: tuple[int, ...]) -> float:
         path = [1, *tokens, 2]
         total = sum(float(table[a, b]) for a, b in pairwise(path))
         return total / (len(tokens) + 1) ** 0.7 + float(weights[list(tokens)].sum())
 
-    every = [t for n in range(1, 5) for t in product((3, 4, 5), repeat=n)]
+    every = [
+        (*prefix, *rest)
+        for n in range(not prefix, 5 - len(prefix))
+        for rest in product((3, 4, 5), repeat=n)
+    ]
     best = max(every, key=score)
     plain = beam_search(begin, step, 1, rules, beam=200)[0][0].tokens
     assert best != plain

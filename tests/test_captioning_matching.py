@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from stylecap.captioning.captioner import Captioner
@@ -16,6 +18,7 @@ from stylecap.captioning.matching import (
     EmbeddingShape,
     JointEmbedding,
     Matcher,
+    SentenceReader,
     load_matcher,
     pad_sentences,
     ranking_loss,
@@ -53,14 +56,35 @@ def test_ranking_loss_by_hand() -> None:
         ranking_loss(torch.zeros(2, 3), 0.2)
 
 
-def test_padding_does_not_change_a_sentence() -> None:
-    torch.manual_seed(0)
-    model = JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8)).eval()
-    short = model.sentences(pad_sentences([[4, 5]]))
-    long = model.sentences(pad_sentences([[4, 5], [6, 7, 8, 5, 4]]))
+@pytest.mark.parametrize("arranged", [False, True])
+def test_padding_does_not_change_a_sentence(arranged: bool) -> None:
+    model = embedding()
+    with torch.no_grad():
+        read = SentenceReader(model) if arranged else model.sentences
+        short = read(pad_sentences([[4, 5]]))
+        long = read(pad_sentences([[4, 5], [6, 7, 8, 5, 4]]))
     assert torch.allclose(short[0], long[0], atol=1e-6)
     assert torch.allclose(long.norm(dim=1), torch.ones(2), atol=1e-6)
     assert pad_sentences([[], [4] * 30]).shape == (2, 24)
+
+
+@given(st.lists(st.lists(st.integers(4, 8), min_size=1, max_size=7), min_size=1, max_size=6))
+def test_a_reader_reads_as_the_embedding_that_was_trained(sentences: list[list[int]]) -> None:
+    model, tokens = embedding(), pad_sentences(sentences)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            SentenceReader(model)(tokens), model.sentences(tokens), atol=2e-3, rtol=0
+        )
+
+
+def embedding() -> JointEmbedding:
+    """Of nine words, with biases that matter."""
+    torch.manual_seed(0)
+    model = JointEmbedding(EmbeddingShape(9, 4, units=8, word_units=8)).eval()
+    for name, weight in model.named_parameters():
+        if "bias" in name:
+            torch.nn.init.normal_(weight)
+    return model
 
 
 def test_a_file_without_a_matcher_is_refused(tmp_path: Path) -> None:

@@ -222,12 +222,12 @@ class Captioner:
         with torch.inference_mode():
             if len(features) == 0:
                 return []
-            scene = self._look(features)
-            found, said = self._search(scene, options, self._expected(features, options))
+            scene, seen = self._look(features), summary(features)
+            found, said = self._search(scene, options, self._expected(seen, options))
             if weight and options.method == "beam":
                 found = [
                     [each.sentence for each in sorted(candidates, key=lambda c: -c.value(weight))]
-                    for candidates in self._matched(features, found)
+                    for candidates in self._matched(seen, found)
                 ]
             return self._captions(scene, [each[: options.alternatives] for each in found], said)
 
@@ -247,10 +247,9 @@ class Captioner:
         with torch.inference_mode():
             if len(features) == 0:
                 return []
-            options = self.settled(options)
-            expected = self._expected(features, options)
-            found, _ = self._search(self._look(features), options, expected)
-            return self._matched(features, found)
+            options, seen = self.settled(options), summary(features)
+            found, _ = self._search(self._look(features), options, self._expected(seen, options))
+            return self._matched(seen, found)
 
     def read(self, features: Tensor, sentences: Sequence[Sequence[str]]) -> Tensor:
         """How probable sentences are, given pictures.
@@ -293,13 +292,13 @@ class Captioner:
         """(B, P, C) features to what the decoders see of them."""
         return self._stepper.look(features.to(self.runtime.torch_device, torch.float32))
 
-    def _matched(self, features: Tensor, found: list[list[Sentence]]) -> list[list[Candidate]]:
-        """The sentences of each image beside how well they fit it."""
+    def _matched(self, seen: Tensor, found: list[list[Sentence]]) -> list[list[Candidate]]:
+        """The sentences of each image, (B, 2C) of `summary`, beside how well they fit it."""
         if self.matcher is None:
             return [[Candidate(each, 0.0) for each in sentences] for sentences in found]
         words = [self.vocabulary.decode(each.tokens) for sentences in found for each in sentences]
         counts = [len(sentences) for sentences in found]
-        pictures = self.matcher.pictures(summary(features).cpu())  # (B, D)
+        pictures = self.matcher.pictures(seen.cpu())  # (B, D)
         pictures = pictures.repeat_interleave(torch.tensor(counts), dim=0)  # (M, D)
         cosines = (pictures * self.matcher.sentences(words)).sum(-1)  # (M,)
         return [
@@ -307,12 +306,12 @@ class Captioner:
             for sentences, part in zip(found, torch.split(cosines, counts), strict=True)
         ]
 
-    def _expected(self, features: Tensor, options: CaptionOptions) -> Expected | None:
-        """What the consensus expects of the pictures, if it is to be asked."""
+    def _expected(self, seen: Tensor, options: CaptionOptions) -> Expected | None:
+        """What the consensus expects of pictures, (B, 2C) of `summary`, if it is to be asked."""
         weight = options.consensus_weight
         if self.consensus is None or not weight or options.method != "beam":
             return None
-        return self.consensus.expected(summary(features).to(self.runtime.torch_device), weight)
+        return self.consensus.expected(seen.to(self.runtime.torch_device), weight)
 
     def _search(
         self, scene: Scene, options: CaptionOptions, expected: Expected | None
@@ -328,7 +327,7 @@ class Captioner:
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
             log_probs, state = self._stepper.step(scene, tokens, state)
             said.append(state["hidden"])
-            return log_probs, state if expected is None else expected.step(tokens, state)
+            return log_probs, state
 
         if options.method == "greedy":
             return greedy_search(begin, step, images, rules), said

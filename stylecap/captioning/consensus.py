@@ -11,6 +11,7 @@ Nearest Neighbor Approaches for Image Captioning" (that of similar pictures choo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ class Consensus:
         self.record = dict(record or {})
         self._check()
         self._squares = tensors["landmarks"].square().sum(1)  # (K,)
+        self._ngrams = Ngrams(tensors["ngrams"], tensors["idf"], words=words, rare_idf=rare_idf)
         self._maps = {
             name: half_product(weight)
             for name, weight in (
@@ -112,14 +114,13 @@ class Consensus:
 
         What sentences are worth is multiplied by the weight.
         """
-        t, maps, device = self._tensors, self._maps, summaries.device
+        t, maps = self._tensors, self._maps
         with torch.inference_mode():
             places = maps["axes"](directions(summaries.cpu(), t)) - t["origin"]  # (B, D)
             near = kernel(places, self._squares, maps["landmarks"](places), self.width)  # (B, K)
             found = maps["weights"](near) + t["bias"]  # (B, R)
             rows = maps["topics"](found) + t["usual"]  # (B, G)
-            kept = (each.to(device) for each in (weight * rows, t["ngrams"], t["idf"]))
-            return Expected(*kept, words=self.words, rare_idf=self.rare_idf)
+            return Expected((weight * rows).to(summaries.device), self._ngrams)
 
     def header(self) -> dict[str, Any]:
         """What is known of it beside the tensors, as the entry ``consensus`` of a file's header."""
@@ -151,8 +152,57 @@ class Consensus:
         return cls(unpack(under(tensors, f"{_NAME}/")), words, view, **known)
 
 
+class Ngrams:
+    """N-grams of up to four words that are known, found by the ids of their words.
+
+    Args:
+        ids: (G, 4), padded.
+        idf: (G,).
+        words: more than any id; at most 55,108.
+        rare_idf: of all other n-grams.
+    """
+
+    def __init__(self, ids: Tensor, idf: Tensor, *, words: int, rare_idf: float) -> None:
+        self._words = words
+        # An n-gram's key is the number whose digits are its ids.
+        keys = torch.zeros(len(ids), dtype=torch.long)
+        for column in ids.long().unbind(1):
+            keys = torch.where(column == PAD, keys, keys * words + column)
+        # Those that are not known stand behind the others, with a key that none has.
+        keys = F.pad(keys, (0, 1), value=words**LENGTHS)
+        self._keys, self._places = keys.sort()
+        self._idf = F.pad(idf, (0, 1), value=rare_idf)  # (G+1,)
+
+    def to(self, device: torch.device) -> Ngrams:
+        """The same on a device; itself if it is there already."""
+        if self._keys.device == device:
+            return self
+        moved = copy(self)
+        for name in ("_keys", "_places", "_idf"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
+    def grown(self, before: Tensor, words: Tensor) -> Tensor:
+        """Keys of the n-grams that words complete, one of each length.
+
+        Args:
+            before: (R, 4) keys that the words before completed, -1 for none.
+            words: (R,) ids.
+        Returns:
+            (R, 4), likewise.
+        """
+        keys = F.pad(before[:, :-1], (1, 0)) * self._words + words[:, None]
+        return keys.where((keys >= 0) & (words > EOS)[:, None], _NONE)
+
+    def find(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Their places among the G, G if not known, and their IDF, 0 of no n-gram."""
+        found = torch.searchsorted(self._keys, keys)
+        places = self._places[found].where(self._keys[found] == keys, len(self._idf) - 1)
+        return places, self._idf[places] * (keys != _NONE)
+
+
 class Expected:
-    """What sentences are worth for some pictures: a `decode.Worth` that goes along with the steps.
+    """What sentences are worth for some pictures: a `decode.Worth`.
 
     The product of the sentence's TF-IDF, of unit length for every length of n-grams, with that
     expected for the picture: CIDEr without its clipping, some 0.5 for a good caption. It grows
@@ -160,60 +210,32 @@ class Expected:
 
     Args:
         rows: (B, G) what is expected of G n-grams for each picture.
-        ngrams: (G, 4) the ids of their words, padded.
-        idf: (G,).
-        words: more than any id; at most 55,108.
-        rare_idf: of all other n-grams.
+        ngrams: these.
     """
 
-    def __init__(
-        self, rows: Tensor, ngrams: Tensor, idf: Tensor, *, words: int, rare_idf: float
-    ) -> None:
-        self._words = words
-        # Those that are not known stand behind the others.
-        self._rows = F.pad(rows, (0, 1))  # (B, G+1)
-        self._idf = F.pad(idf, (0, 1), value=rare_idf)  # (G+1,)
-        # An n-gram's key is the number whose digits are its ids.
-        keys = idf.new_zeros(len(ngrams) + 1, dtype=torch.long)
-        for ids in ngrams.long().unbind(1):
-            keys[:-1] = torch.where(ids == PAD, keys[:-1], keys[:-1] * words + ids)
-        keys[-1] = words**LENGTHS  # no n-gram's
-        self._keys, self._places = keys.sort()
+    def __init__(self, rows: Tensor, ngrams: Ngrams) -> None:
+        self._rows = F.pad(rows, (0, 1))  # (B, G+1), nothing of others
+        self._ngrams = ngrams.to(rows.device)
 
     def begin(self, rows: int) -> State:
-        """What it keeps of rows, before ``<bos>``; of which ``image`` they are, others keep."""
+        """What it keeps of rows without a word; of which ``image`` they are, others keep."""
         return {
-            "keys": self._keys.new_full((rows, LENGTHS, 1), _NONE),  # of the n-grams so far
+            "keys": self._rows.new_full((rows, LENGTHS, 1), _NONE, dtype=torch.long),  # so far
+            # the product with what is expected, and the square of the own length
             "sums": self._rows.new_zeros(rows, 2, LENGTHS),
         }
 
-    def step(self, tokens: Tensor, state: State) -> State:
-        """One word further: (R,) ids, the first of them ``<bos>``."""
-        keys, sums = self._grown(tokens, state)
-        return {**state, "keys": torch.cat([state["keys"], keys], dim=2), "sums": sums}
-
-    def __call__(self, state: State, rows: Tensor, words: Tensor) -> Tensor:
-        """What sentences are worth, (M,), that go on with a word or end."""
-        asked = {name: state[name][rows] for name in ("image", "keys", "sums")}
-        products, squares = self._grown(words, asked)[1].unbind(1)  # (M, 4) each
-        return _SCALE * (products / squares.sqrt().clamp_min(_TINY)).sum(1)
-
-    def _grown(self, words: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """The n-grams that (R,) words complete, and the sums with them.
-
-        Returns:
-            (R, 4, 1) keys, of each length of n-grams one, and (R, 2, 4) the product with what is
-            expected and the square of the own length.
-        """
-        before, words = state["keys"], words[:, None]  # (R, 4, T), (R, 1)
-        keys = F.pad(before[:, :-1, -1], (1, 0)) * self._words + words  # (R, 4)
-        keys = keys.where((keys >= 0) & (words > EOS), _NONE)
-        found = torch.searchsorted(self._keys, keys)
-        places = self._places[found].where(self._keys[found] == keys, len(self._idf) - 1)
-        idf = self._idf[places] * (keys != _NONE)
-        counts = (before == keys[..., None]).sum(2)  # (R, 4)
-        grown = idf * self._rows[state["image"][:, None], places], idf.square() * (2 * counts + 1)
-        return keys[..., None], state["sums"] + torch.stack(grown, dim=1)
+    def __call__(self, state: State, rows: Tensor, words: Tensor) -> tuple[Tensor, State]:
+        """What sentences are worth, (M,), that go on with a word or end; what it keeps of them."""
+        image, before = state["image"][rows], state["keys"][rows]  # (M,), (M, 4, T)
+        keys = self._ngrams.grown(before[..., -1], words)  # (M, 4)
+        places, idf = self._ngrams.find(keys)
+        counts = (before == keys[..., None]).sum(2)  # (M, 4)
+        grown = idf * self._rows[image[:, None], places], idf.square() * (2 * counts + 1)
+        sums = state["sums"][rows] + torch.stack(grown, dim=1)  # (M, 2, 4)
+        products, squares = sums.unbind(1)
+        worth = _SCALE * (products / squares.sqrt().clamp_min(_TINY)).sum(1)
+        return worth, {"keys": torch.cat([before, keys[..., None]], dim=2), "sums": sums}
 
 
 def directions(summaries: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -21,8 +21,8 @@ State = dict[str, Tensor]
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
 Begin = Callable[[int], State]
 #: What sentences so far are worth: the state, (M,) rows of it, and (M,) words after them, which
-#: may be the end, to (M,).
-Worth = Callable[[State, Tensor, Tensor], Tensor]
+#: may be the end, to (M,), and to the entries of the state, (M, ...), that are its own.
+Worth = Callable[[State, Tensor, Tensor], tuple[Tensor, State]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def beam_search(
         raise ValueError(f"beam: expected at least 1, got {beam}")
     if length_penalty < 0:
         raise ValueError(f"length_penalty: expected at least 0, got {length_penalty}")
-    tokens, paths, totals, log_probs, state = _start(begin, step, images, rules)
+    tokens, paths, totals, log_probs, state = _start(begin, step, images, rules, worth)
     totals = totals[:, None]  # (B, N), N = 1 at first
     finished: list[list[Sentence]] = [[] for _ in range(images)]
     going = list(range(images))  # the B images that are not done
@@ -127,9 +127,10 @@ def beam_search(
         first = rows * torch.arange(len(going), device=picks.device)[:, None]
         origins = picks.div(vocabulary, rounding_mode="floor") + first  # (B, M), of B*N rows
         ranks = scores / norm
+        grown: State = {}  # of the M ways to go on
         if worth is not None:
-            ranks = ranks + worth(state, origins.flatten(), words.flatten()).view_as(ranks)
-            ranks, order = ranks.sort(dim=1, descending=True)
+            found, grown = worth(state, origins.flatten(), words.flatten())  # (B*M,), (B*M, ...)
+            ranks, order = (ranks + found.view_as(ranks)).sort(dim=1, descending=True)
             scores, words, origins = (each.gather(1, order) for each in (scores, words, origins))
         ends = words == rules.eos
         ended = ranks.where(ends, -math.inf)[:, :beam]  # (B, K)
@@ -164,7 +165,10 @@ def beam_search(
         chosen = words[left].gather(1, places).flatten()  # (B*K,)
         tokens = torch.cat([tokens[kept], chosen[:, None]], dim=1)  # (B*K, T+1)
         paths = torch.cat([paths[kept], kept[:, None]], dim=1)  # (B*K, T+1)
-        state = {name: value[kept] for name, value in state.items()}
+        state = {name: value[kept] for name, value in state.items() if name not in grown}
+        if worth is not None:
+            taken = order[left].gather(1, places) + order.shape[1] * left[:, None]  # (B, K)
+            state |= {name: value[taken.flatten()] for name, value in grown.items()}
         log_probs, state = step(chosen, state)
 
 
@@ -262,7 +266,7 @@ def repeats(tokens: Tensor, run: int) -> tuple[Tensor, Tensor]:
 
 
 def _start(
-    begin: Begin, step: Step, rows: int, rules: Rules
+    begin: Begin, step: Step, rows: int, rules: Rules, worth: Worth | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, State]:
     """Feed ``<bos>`` and the prefix.
 
@@ -274,11 +278,15 @@ def _start(
     device = next(iter(state.values())).device if state else torch.device("cpu")
     log_probs, state = step(torch.full((rows,), rules.bos, device=device), state)
     totals = log_probs.new_zeros(rows)
+    every = torch.arange(rows, device=device)
     for token in rules.prefix:
         totals = totals + log_probs[:, token]
-        log_probs, state = step(torch.full((rows,), token, device=device), state)
+        words = torch.full((rows,), token, device=device)
+        if worth is not None:
+            state = {**state, **worth(state, every, words)[1]}
+        log_probs, state = step(words, state)
     prefix = torch.tensor(rules.prefix, dtype=torch.long, device=device)
-    paths = torch.arange(rows, device=device)[:, None].expand(-1, len(prefix))
+    paths = every[:, None].expand(-1, len(prefix))
     return prefix.expand(rows, -1), paths, totals, log_probs, state
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from stylecap.captioning.features import View, in_parts
+from stylecap.captioning.products import half_product
 from stylecap.captioning.rounding import pack, unpack
 from stylecap.captioning.vocabulary import PAD, UNK, Vocabulary, words_of
 from stylecap.errors import InputError, OptionError, WeightsError
@@ -97,6 +98,47 @@ class JointEmbedding(nn.Module):
         return F.normalize(self.sentence(self.drop(mean)), dim=-1)  # (B, D)
 
 
+class SentenceReader:
+    """`JointEmbedding.sentences` of a trained one, in half the time.
+
+    What the GRU adds for each word of the vocabulary is tabulated once, and weights are read in
+    float16 where that is fast. Later changes to the weights are not seen.
+    """
+
+    def __init__(self, model: JointEmbedding) -> None:
+        from_input, from_hidden, input_bias, hidden_bias = (
+            weight.detach() for weight in model.gru.all_weights[0]
+        )
+        self._units = model.shape.units
+        # The candidate's bias stands inside its product with the reset gate, the others' does not.
+        bias = torch.cat([hidden_bias[: 2 * self._units], torch.zeros(self._units)])  # (3D,)
+        self._table = F.linear(model.word.weight.detach(), from_input, input_bias + bias)  # (V, 3D)
+        self._inside = hidden_bias[2 * self._units :]  # (D,)
+        self._recurrent = half_product(from_hidden)  # D to 3D
+        self._sentence = half_product(model.sentence.weight.detach())  # D to D
+        self._bias = model.sentence.bias.detach()  # (D,)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(B, T) ids, padded behind their end, at least one each, to (B, D) of unit length."""
+        lengths, order = (tokens != PAD).sum(1).sort(descending=True)  # (B,), the longest first
+        tokens = tokens[order]
+        hidden, total = tokens.new_zeros(2, len(tokens), self._units, dtype=torch.float32)
+        for place in range(int(lengths[0])):
+            going = int((lengths > place).sum())
+            hidden = self._advance(tokens[:going, place], hidden[:going])  # (R, D)
+            total[:going] += hidden
+        points = self._sentence(total / lengths[:, None]) + self._bias  # (B, D)
+        return F.normalize(points, dim=-1)[order.argsort()]
+
+    def _advance(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """One word of the GRU: (R,) ids and (R, D) hidden outputs before them to those after."""
+        said, heard = self._table[tokens], self._recurrent(hidden)  # (R, 3D) each
+        both = 2 * self._units
+        reset, keep = torch.sigmoid(said[:, :both] + heard[:, :both]).chunk(2, dim=1)
+        candidate = torch.addcmul(said[:, both:], reset, heard[:, both:] + self._inside).tanh()
+        return torch.lerp(candidate, hidden, keep)  # (R, D)
+
+
 def summary(features: Tensor) -> Tensor:
     """A picture's features without their places: mean and maximum over positions.
 
@@ -157,7 +199,7 @@ class Matcher:
     mean of theirs.
 
     Args:
-        models: at least one; put into evaluation mode.
+        models: at least one, trained; put into evaluation mode.
         vocabulary: the words they know.
         view: how they see pictures; names the backbone.
         record: how they were trained, kept in the file.
@@ -180,6 +222,7 @@ class Matcher:
                 f"got (words, channels) {sorted(sizes)}"
             )
         self.models = [model.eval() for model in models]
+        self._readers = [SentenceReader(model) for model in models]
         self.vocabulary = vocabulary
         self.view = view
         self.record = dict(record or {})
@@ -200,7 +243,7 @@ class Matcher:
         with torch.inference_mode():
             return torch.cat(
                 [
-                    _joined([model.sentences(tokens) for model in self.models])
+                    _joined([read(tokens) for read in self._readers])
                     for tokens in (
                         pad_sentences(ids[start : start + _ROWS])
                         for start in range(0, len(ids), _ROWS)

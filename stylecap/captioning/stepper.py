@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylecap.captioning.model import CaptionDecoder, Scene, State, gated, places_of, spread
-from stylecap.captioning.products import half_product
-from stylecap.captioning.rounding import round_rows
+from stylecap.captioning.products import product
 from stylecap.captioning.vocabulary import FIRST_PREDICTED
 
 
@@ -53,7 +52,7 @@ class Stepper:
         asked = ("query", "sentinel") if self.attentive else ()
         mixing = [*(weights[f"{name}.weight"] for name in asked), fuse[..., : self.units]]
         mixing_bias = [weights[f"{name}.bias"] for name in (*asked, "fuse")]
-        blocks = _BLOCKS.get(dtype) or partial(_Blocks, dtype=dtype)
+        blocks = partial(_Blocks, dtype=dtype)
         self.table = words.transpose(0, 1).contiguous()  # (V, E, 4D)
         # The image comes as the second half of every input, or as the first input of all.
         self.from_glance = blocks(  # D to 4D
@@ -97,6 +96,8 @@ class Stepper:
         """One word further: (R,) ids to (R, V) log-probabilities."""
         state = self._advance(scene, tokens, state)
         hidden = state["hidden"]
+        if len(scene.glance) == 1:
+            return self.predict(scene, hidden[None])[0][0], state
         asked, image = torch.unique_consecutive(state["image"], return_inverse=True)
         if self.attentive and len(asked) < len(scene.glance):
             scene = Scene(*(each[asked] for each in scene))
@@ -177,51 +178,16 @@ class _Blocks:
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, dtype: torch.dtype = torch.float32
+        self, weight: Tensor, bias: Tensor | None = None, *, dtype: torch.dtype = torch.float32
     ) -> None:
-        self._weights = weight.to(dtype).unbind()  # (O, I) each
+        self._products = [product(each, dtype) for each in weight]
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        found = self._products(x.flatten(0, -3))  # (M, E, O)
+        rows = x.flatten(0, -3).unbind(1)  # (M, I) each
+        found = [through(row) for row, through in zip(rows, self._products, strict=True)]
+        # A single one is not copied.
+        y = found[0][:, None] if len(found) == 1 else torch.stack(found, dim=1)  # (M, E, O)
         if self._bias is not None:
-            found += self._bias
-        return found.view(*x.shape[:-1], -1)  # (..., E, O)
-
-    def _products(self, rows: Tensor) -> Tensor:
-        """(M, E, I) to (M, E, O)."""
-        pairs = zip(rows.unbind(1), self._weights, strict=True)
-        return _side_by_side([x.to(w.dtype) @ w.mT for x, w in pairs]).float()
-
-
-class _HalfBlocks(_Blocks):
-    """The same, where weights are float16 and everything else float32."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__(weight[:0], bias)
-        self._maps = [half_product(each) for each in weight]
-
-    def _products(self, rows: Tensor) -> Tensor:
-        return _side_by_side([map_(x) for x, map_ in zip(rows.unbind(1), self._maps, strict=True)])
-
-
-class _Int8Blocks(_Blocks):
-    """The same, where each row of weights and of inputs is rounded to 127 steps of its own."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        weight, self._steps = round_rows(weight)  # (E, O, 1)
-        super().__init__(weight, bias, torch.int8)
-
-    def _products(self, rows: Tensor) -> Tensor:
-        rows, steps = round_rows(rows)
-        pairs = zip(rows.to(torch.int8).unbind(1), self._weights, strict=True)
-        products = _side_by_side([torch._int_mm(x, weight.mT) for x, weight in pairs])
-        return products * (steps * self._steps[..., 0])  # (M, E, O)
-
-
-def _side_by_side(products: list[Tensor]) -> Tensor:
-    """(M, O) each to (M, E, O); a single one is not copied."""
-    return products[0][:, None] if len(products) == 1 else torch.stack(products, dim=1)
-
-
-_BLOCKS = {torch.int8: _Int8Blocks, torch.float16: _HalfBlocks}
+            y += self._bias
+        return y.view(*x.shape[:-1], -1)  # (..., E, O)
