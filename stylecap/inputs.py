@@ -14,7 +14,7 @@ from stylecap.errors import InputError, OptionError, RecordError
 from stylecap.files import file_sha256
 from stylecap.images import load_picture, scale_picture, split_alpha, to_image, to_picture
 from stylecap.record import InputRecord, RunRecord
-from stylecap.style.builtin import STYLES, paint_style
+from stylecap.style.builtin import STYLES, style_picture
 from stylecap.style.cache import StyleCache
 from stylecap.style.options import StyleOptions
 
@@ -24,7 +24,6 @@ Pictorial = str | Path | Image.Image | Tensor
 
 _BUILTIN = "builtin:"
 _WHITE_BLACK = ("#ffffff", "#000000")
-_BUILTIN_SIDE_PX = 512  # painted at least at this size, so that strokes keep their grain
 
 
 def listed_styles(style: Pictorial | Sequence[Pictorial]) -> list[Pictorial]:
@@ -46,7 +45,7 @@ def read_input(
     entry = _identify(source, role)
     inputs.append(entry)
     if entry.name.startswith(_BUILTIN):
-        return paint_style(str(source), (_BUILTIN_SIDE_PX, _BUILTIN_SIDE_PX), seed)
+        return style_picture(str(source), seed)
     return open_picture(source)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylecap.errors import OptionError
-from stylecap.style.builtin import STYLES, paint_sheet, paint_style
+from stylecap.style import builtin
+from stylecap.style.builtin import STYLES, paint_sheet, paint_style, style_picture
 from stylecap.style.builtin.canvas import Canvas, blurred, lit, palette, ramp
 
 NAMES = list(STYLES)
@@ -170,3 +173,38 @@ def test_flat_paint_stays_as_it_is() -> None:
     color = np.full((9, 7, 3), 90.0)
     assert np.array_equal(lit(color, flat), color)
     assert np.allclose(blurred(flat, 3.0), flat)
+
+
+def test_a_style_is_painted_once_and_then_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read is what was painted; a damaged file is painted again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = style_picture("crosshatch")
+    (kept,) = tmp_path.rglob("*.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(builtin, "paint_style", None)
+        assert style_picture("crosshatch").tobytes() == first.tobytes()
+    assert first.tobytes() == paint_style("crosshatch").tobytes()
+    assert style_picture("crosshatch", 1).tobytes() != first.tobytes()
+    whole = kept.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"GIF89a"):
+        kept.write_bytes(damaged)
+        assert style_picture("crosshatch").tobytes() == first.tobytes()
+        assert kept.read_bytes() == whole
+
+
+def test_a_style_is_painted_where_nothing_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file stands where the folder should be; or there is no home."""
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    usual = style_picture("crosshatch").tobytes()
+
+    def homeless() -> NoReturn:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(builtin, "cache_folder", homeless)
+    assert style_picture("crosshatch").tobytes() == usual

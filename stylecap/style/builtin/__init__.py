@@ -5,24 +5,30 @@ the same three give the same bytes. Positions and widths are in units of the
 picture's side, so that a large and a small picture show the same painting.
 
 Importing this package is cheap; numpy and Pillow are loaded by the first
-picture painted.
+picture painted. Painting takes up to some seconds, so that what is used as a
+style is kept in the user's cache folder.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from stylecap.errors import OptionError
+from stylecap.errors import OptionError, OutputError
+from stylecap.files import cache_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from PIL.Image import Image
 
     from stylecap.style.builtin.canvas import Array, Canvas
 
-__all__ = ["STYLES", "paint_sheet", "paint_style"]
+__all__ = ["STYLES", "paint_sheet", "paint_style", "style_picture"]
 
 STYLES: dict[str, str] = {
     "night-swirls": "thick strokes of night blue and gold that swirl around lights",
@@ -86,6 +92,40 @@ def paint_style(name: str, size: tuple[int, int] = (512, 512), seed: int = 0) ->
     canvas: Canvas = canvas_module.Canvas(size, seed)
     paint: Callable[[Canvas], Array] = getattr(painters, name.replace("-", "_"))
     return canvas.finish(paint(canvas))
+
+
+def style_picture(name: str, seed: int = 0) -> Image:
+    """`paint_style` of its usual size, painted once and then read from the cache folder.
+
+    A file there is found by the name, the seed and the code that paints. One that cannot be read
+    or written only means that the style is painted.
+    """
+    from PIL import Image
+
+    kept = _kept(name, seed)
+    if kept is not None:
+        with suppress(OSError, ValueError, SyntaxError), Image.open(kept, formats=["PNG"]) as file:
+            return file.convert("RGB")
+    picture = paint_style(name, seed=seed)
+    if kept is not None:
+        written = io.BytesIO()
+        picture.save(written, "PNG", compress_level=1)
+        with suppress(OSError, OutputError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, written.getvalue())
+    return picture
+
+
+def _kept(name: str, seed: int) -> Path | None:
+    """Where a style is kept; None where there is no folder for it."""
+    from pathlib import Path
+
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    with suppress(RuntimeError):
+        return cache_folder() / "styles" / f"{name}-{seed}-{digest.hexdigest()[:16]}.png"
+    return None
 
 
 def paint_sheet(names: Sequence[str] | None = None, tile_px: int = TILE_PX) -> Image:
