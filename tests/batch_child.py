@@ -19,7 +19,8 @@ from importlib import import_module
 from typing import Any
 
 from stylecap import images
-from stylecap.batch.journal import STATE, Journal
+from stylecap.batch.jobs import STATE
+from stylecap.batch.journal import Journal
 from stylecap.cli.main import main
 from stylecap.style import checkpoint, descent
 

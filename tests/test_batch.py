@@ -33,10 +33,9 @@ from stylecap.batch import (
     read_manifest,
     run,
 )
-from stylecap.batch import painter as painter_module
 from stylecap.batch.groups import grouped
-from stylecap.batch.jobs import check_jobs, check_output, name_result
-from stylecap.batch.journal import STATE, Journal, read_rows
+from stylecap.batch.jobs import STATE, check_jobs, check_output, name_result
+from stylecap.batch.journal import Journal, read_rows
 from stylecap.batch.painter import Task
 from stylecap.batch.report import write_report
 from stylecap.batch.shards import parse_shard, shard_from
@@ -143,7 +142,7 @@ def job(output: str, content: str = "a.png") -> Job:
         ([job("/x.png")], "expected a name below the output folder"),
         ([job(".stylecap/x.png")], "without hidden parts"),
         ([job("x.exe")], "ends in one of"),
-        ([job("x.png", "out/x.png")], "out|x.png is an input too"),
+        ([job("x.png", "out/x.png")], "output: x.png is an input too"),
     ],
 )
 def test_outputs_that_would_destroy_are_refused(jobs: list[Job], message: str) -> None:
@@ -345,6 +344,67 @@ def test_only_what_changed_is_done_again(photos: Path, tmp_path: Path) -> None:
     assert set(statuses(paint(jobs[:1], out, overwrite=True)).values()) == {"done"}
 
 
+@pytest.mark.parametrize("begun", [0, 1])
+def test_a_wrong_command_forgets_nothing_that_was_done(
+    begun: int, photos: Path, tmp_path: Path
+) -> None:
+    """Other options, or all again, and soon stopped; then the right ones."""
+    out = tmp_path / "out"
+    jobs = plan_jobs([photos], ["mosaic"], QUICK)
+    before = {result.job.output: result.loss for result in paint(jobs, out)}
+    wrong = [replace(job, options=replace(job.options, strength=0.3)) for job in jobs]
+    for asked, options in ((wrong, BatchOptions()), (jobs, BatchOptions(overwrite=True))):
+        steps: list[JobEvent] = []
+
+        def watch(event: JobEvent, steps: list[JobEvent] = steps) -> None:
+            steps.extend([event] if event.progress else [])
+
+        stopped = run(
+            asked, out, options, on_event=watch, should_stop=lambda s=steps: len(s) >= begun
+        )
+        assert list(stopped) == []
+        again = paint(jobs, out)
+        assert {result.status for result in again} == {"kept"}
+        assert {result.job.output: result.loss for result in again} == before
+
+
+def test_photos_that_are_away_for_a_while_are_not_painted_again(
+    photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    jobs = plan_jobs([photos], ["mosaic"], QUICK)
+    paint(jobs, out)
+    photos.rename(tmp_path / "unmounted")
+    assert set(statuses(paint(jobs, out)).values()) == {"failed"}
+    (tmp_path / "unmounted").rename(photos)
+    assert set(statuses(paint(jobs, out)).values()) == {"kept"}
+
+
+def test_results_of_other_batches_are_no_contents(photos: Path) -> None:
+    """In folders below the photos; unless such a folder is what is asked for."""
+    paint(plan_jobs([photos], ["mosaic"], QUICK), photos / "painted" / "mosaic")
+    jobs = plan_jobs([photos], ["crosshatch"], QUICK, leave_out=photos / "painted" / "crosshatch")
+    assert len(jobs) == 3
+    assert len(plan_jobs([photos / "painted" / "mosaic"], ["crosshatch"], QUICK)) == 3
+
+
+def test_a_lost_device_ends_the_run_and_fails_no_job(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would fail all that follow, too."""
+    jobs = plan_jobs([photos], ["mosaic"], QUICK)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(painter.painting, "paint", broken)
+        with pytest.raises(DeviceError, match=r"illegal memory access.*run the same again"):
+            paint(jobs, tmp_path / "out")
+    assert {row.state for row in read_rows(tmp_path / "out")} == {"queued", "running"}
+    assert set(statuses(paint(jobs, tmp_path / "out")).values()) == {"done"}
+
+
 def test_a_bad_file_is_one_failure_and_is_tried_again(photos: Path, tmp_path: Path) -> None:
     whole = (photos / "b.png").read_bytes()
     (photos / "b.png").write_bytes(whole[:300])
@@ -424,10 +484,9 @@ def test_a_foreign_file_is_not_replaced(photos: Path, tmp_path: Path) -> None:
     out.mkdir()
     (out / "a-mosaic.png").write_text("mine")
     jobs = plan_jobs([photos / "a.png", photos / "b.png"], ["mosaic"], QUICK)
-    for _ in range(2):
-        results = paint(jobs, out)
-        assert results[-2 if results[0].status == "failed" else -1].status in ("failed", "kept")
-        assert statuses(results)["a-mosaic.png"] == "failed"
+    for expected in ("done", "kept"):
+        found = statuses(paint(jobs, out))
+        assert found["a-mosaic.png"] == "failed" and found["b-mosaic.png"] == expected
         assert (out / "a-mosaic.png").read_text() == "mine"
     assert statuses(paint(jobs[:1], out, overwrite=True)) == {"a-mosaic.png": "done"}
 
@@ -484,7 +543,7 @@ def test_a_picture_that_cannot_be_described_is_kept(
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(painter_module.Painter, "_caption", fails)
+    monkeypatch.setattr(painter.Painter, "_caption", fails)
     notes: list[str] = []
     jobs = plan_jobs([photos / "a.png"], ["mosaic"], QUICK)
     options = BatchOptions(caption=True)
@@ -997,6 +1056,37 @@ def test_an_inherited_share_is_always_told(
     said = capsys.readouterr()
     assert "share 2 of 2 (RANK=1, WORLD_SIZE=2): 1 of 3 jobs" in said.err
     assert [path.name for path in out.glob("*.png")] == ["b-mosaic.png"]
+
+
+def test_what_failed_is_named_even_where_little_is_said(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "b.png").write_text("no picture")
+    out = tmp_path / "out"
+    assert command(photos, "--style", "mosaic", "-o", out, *FLAGS, "--quiet") == 3
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert "b-mosaic.png" in said.err and "is text, not a picture" in said.err
+
+
+def test_a_full_disk_is_a_failure_whatever_was_done(
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, real = tmp_path / "out", os.fsync
+
+    def full(descriptor: int) -> None:
+        if (out / "a-mosaic.png").exists():
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr("stylecap.files.os.fsync", full)
+    assert command(photos, "--style", "mosaic", "-o", out, *FLAGS) == 1
+    said = capsys.readouterr()
+    assert "no space left on the disk" in said.err
+    assert (out / "a-mosaic.png").exists()
 
 
 def test_a_dry_run_lists_and_measures(

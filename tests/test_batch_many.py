@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from stylecap.batch import BatchOptions, plan_jobs, run
-from stylecap.batch.journal import STATE
+from stylecap.batch.jobs import STATE
 from stylecap.style.options import StyleOptions
 
 from .test_batch import statuses

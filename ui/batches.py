@@ -153,7 +153,8 @@ def _state(page: Context, batch: Batch) -> str:
         return words("state.waiting", place=place)
     if progress is None:
         return words("batch.running")
-    left = (batch.count - len(batch.painted) - 1) * progress.seconds / max(1, progress.step)
-    seconds = (progress.seconds_left or 0) + left * progress.steps
+    own_left = progress.seconds_left or 0
+    others = batch.count - len(batch.painted) - 1
+    seconds = own_left + others * (progress.seconds + own_left)
     step = words("state.running", step=progress.step, steps=progress.steps)
     return f"{step} · {words('state.left', left=words.duration(seconds))}"

@@ -105,7 +105,7 @@ def run(
         yield from batch.refuse(todo, known)
         missing = len(todo)
         try:
-            batch.enqueue(todo)
+            batch.enqueue(todo, known)
             if todo and not stop():
                 executor = _executor(todo, options, journal)
                 groups = grouped(todo, _together(options, executor, len(todo)))
@@ -138,6 +138,9 @@ class _Batch:
         self._tell = tell
         self._hashes: dict[str, str] = {}
         self._running: dict[str, tuple[int, list[dict[str, Any]]]] = {}
+        # Jobs painted before, otherwise or of other inputs, whose picture stands: the journal
+        # tells of that one until another takes its place.
+        self._standing: set[str] = set()
         self._recover()
 
     def kept(self, job: Job, row: Row | None) -> JobResult | None:
@@ -168,12 +171,23 @@ class _Batch:
             self._journal.put([Row(job.output, "refused", asked_of(job), ending={"error": error})])
             yield self._failed(job, error)
 
-    def enqueue(self, jobs: Sequence[Job]) -> None:
+    def enqueue(self, jobs: Sequence[Job], known: Mapping[str, Row]) -> None:
         """Write down what there is to do."""
         if self._options.overwrite:
             for job in jobs:
                 self.task(job).checkpoint.unlink(missing_ok=True)
-        self._journal.put(Row(job.output, "queued", asked_of(job)) for job in jobs)
+        self._standing = {
+            job.output
+            for job in jobs
+            if (row := known.get(job.output)) is not None
+            and row.state == "done"
+            and (self._folder / job.output).is_file()
+        }
+        self._journal.put(
+            Row(job.output, "queued", asked_of(job))
+            for job in jobs
+            if job.output not in self._standing
+        )
         for job in jobs:
             self._tell(JobEvent("queued", job))
 
@@ -193,7 +207,8 @@ class _Batch:
         # Before the inputs are read: a change meanwhile then shows as one.
         stamps = [_stamp(role, name) for role, name in task.job.inputs]
         self._running[task.job.output] = (worker, stamps)
-        self._journal.set_state(task.job.output, "running")
+        if task.job.output not in self._standing:
+            self._journal.set_state(task.job.output, "running")
         self._tell(JobEvent("started", task.job, worker))
 
     def finish(self, outcome: Outcome) -> JobResult:
@@ -214,6 +229,7 @@ class _Batch:
             entry["sha256"] = sha256
         row = Row(job.output, "written", asked_of(job), inputs, outcome.sha256, outcome.ending)
         self._journal.put([row])
+        self._standing.discard(job.output)
         try:
             path = self._place(job.output, outcome.task.picture)
         except OutputError as error:
@@ -235,7 +251,8 @@ class _Batch:
     def _fail(self, outcome: Outcome, error: str, worker: int) -> JobResult:
         """Write down that a job that was begun failed; it begins anew in the next run."""
         job = outcome.task.job
-        self._journal.put([Row(job.output, "failed", asked_of(job), ending={"error": error})])
+        if job.output not in self._standing:
+            self._journal.put([Row(job.output, "failed", asked_of(job), ending={"error": error})])
         outcome.task.checkpoint.unlink(missing_ok=True)
         return self._failed(job, error, worker)
 

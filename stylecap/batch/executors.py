@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Protocol, cast
 
 from stylecap.batch.painter import Outcome, Painter, PainterSettings, Task
+from stylecap.errors import DeviceError
 from stylecap.progress import Progress, ShouldStop
 from stylecap.runtime import share_memory
 
@@ -230,8 +231,11 @@ def _serve(connection: Connection, settings: PainterSettings) -> None:
             group = connection.recv()
             if group is None:  # a stop that came too late
                 continue
-            for outcome in painter.paint(group, _Sender(connection), _StopAsked(connection)):
-                connection.send(outcome)
+            try:
+                for outcome in painter.paint(group, _Sender(connection), _StopAsked(connection)):
+                    connection.send(outcome)
+            except DeviceError as error:  # another process may get on with the device
+                raise SystemExit(f"stylecap: {error}") from error
 
 
 class _Sender:

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,8 @@ from stylecap.images import WRITABLE, check_format, list_pictures
 from stylecap.style.builtin import STYLES
 from stylecap.style.options import StyleOptions
 
+#: Folder below the output folder that holds everything but results and reports.
+STATE = ".stylecap"
 PAIRS = ("all", "zip")
 _LONGEST_STEM = 80  # characters of a content's or style's name that go into the result's
 _LONGEST_NAME = 200  # bytes of them all; file systems take 255, with the hash and the suffix
@@ -164,7 +166,13 @@ def _contents_in(
         return [(root, PurePosixPath(root.name))]
     while glob.has_magic(str(root)) and not root.is_dir():
         root = root.parent  # the last folder of a pattern that has no wildcard in it
-    found = [(p, PurePosixPath(p.relative_to(root).as_posix())) for p in list_pictures([entry])]
+    pictures = list_pictures([entry])
+    made = _made_by_batches({path.parent for path in pictures}, root)
+    found = [
+        (path, PurePosixPath(path.relative_to(root).as_posix()))
+        for path in pictures
+        if path.parent not in made
+    ]
     if leave_out is None or not _is_below(Path(leave_out), root):
         return found
     if os.path.realpath(leave_out) == os.path.realpath(root):
@@ -173,6 +181,19 @@ def _contents_in(
             "for contents next time; choose another one, such as a folder in it"
         )
     return [(path, below) for path, below in found if not _is_below(path, Path(leave_out))]
+
+
+def _made_by_batches(folders: Collection[Path], root: Path) -> set[Path]:
+    """Those of some folders that lie in the output folder of a batch below the root."""
+    made: dict[Path, bool] = {root: False}
+
+    def is_made(folder: Path) -> bool:
+        if folder not in made:
+            inside = folder.is_relative_to(root) and is_made(folder.parent)
+            made[folder] = inside or (folder / STATE).is_dir()
+        return made[folder]
+
+    return {folder for folder in folders if is_made(folder)}
 
 
 def _styles_in(style: str) -> list[str]:

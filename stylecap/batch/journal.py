@@ -24,12 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from stylecap.batch.jobs import Job
+from stylecap.batch.jobs import STATE, Job
 from stylecap.errors import OutputError
 from stylecap.files import file_sha256
 
-#: Folder below the output folder that holds everything but results and reports.
-STATE = ".stylecap"
 _BUSY_SECONDS = 30.0
 _PATIENCE_SECONDS = 5.0  # for shares that look at the same old lock
 _AT_ONCE = 500  # names in one question

@@ -34,7 +34,12 @@ class BatchOptions:
     caption: bool = option(False, "also describe contents and results in words")
     card: bool = option(False, "also judge each result, as `stylecap quality` does")
     overwrite: bool = option(False, "start again, and replace results that are there")
-    quality: int = option(QUALITY, "of JPEG, WebP and AVIF results", minimum=1, maximum=100)
+    quality: int = option(
+        QUALITY,
+        "of JPEG, WebP and AVIF results; another one alone paints nothing again",
+        minimum=1,
+        maximum=100,
+    )
     checkpoint_seconds: float = option(
         30.0,
         "time between two checkpoints of a running job, longer where writing one is slow; "

@@ -19,9 +19,9 @@ from stylecap.batch.journal import is_disk_full
 from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.captioner_file import load_captioner
 from stylecap.errors import DeviceError, RecordError, StylecapError
-from stylecap.files import QUALITY, file_sha256, reason_of
+from stylecap.files import file_sha256, reason_of
 from stylecap.progress import OnProgress, Progress, ShouldStop
-from stylecap.runtime import Runtime
+from stylecap.runtime import Runtime, is_device_lost
 from stylecap.studio.quality import Judge
 from stylecap.style.cache import StyleCache
 from stylecap.style.checkpoint import Checkpoint, load_checkpoint
@@ -37,24 +37,24 @@ class PainterSettings:
     """What a painter is told once.
 
     Attributes:
-        threads: CPU threads of its network; those of the process if None.
         cpu_precision: what precision ``auto`` means on a CPU, the same for all painters.
-        device: for jobs with device ``auto``, or ``cuda`` if it is one of several.
         caption: whether contents and results are described.
         card: whether results are judged.
         quality: of lossy results.
-        sharing: painters of this batch that share its device's memory.
         checkpoint_seconds: time between checkpoints.
+        threads: CPU threads of its network; those of the process if None.
+        device: for jobs with device ``auto``, or ``cuda`` if it is one of several.
+        sharing: painters of this batch that share its device's memory.
     """
 
+    cpu_precision: str
+    caption: bool
+    card: bool
+    quality: int
+    checkpoint_seconds: float
     threads: int | None = None
-    cpu_precision: str = "float32"
     device: str = "auto"
-    caption: bool = False
-    card: bool = False
-    quality: int = QUALITY
     sharing: int = 1
-    checkpoint_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Painter:
     def paint(
         self, tasks: Sequence[Task], on_progress: OnTaskProgress, should_stop: ShouldStop
     ) -> Iterator[Outcome]:
-        """Paint tasks, each from its checkpoint if there is one; never raises on a bad job.
+        """Paint tasks, each from its checkpoint if there is one; no bad job raises.
 
         Those that are alike and after the same step are painted together, as many as fit into
         memory. Where that fails, each half of them is tried by itself, so that what is wrong
@@ -315,6 +315,15 @@ def _is_allowed(runtime: Runtime, options: StyleOptions) -> bool:
 
 
 def _failure(task: Task, error: Exception) -> Outcome:
+    """What is wrong with a task.
+
+    Raises:
+        DeviceError: the device is lost, which no other task would be spared.
+    """
+    if is_device_lost(error):
+        raise DeviceError(
+            f"{task.job.output}: the device failed ({reason_of(error)}); run the same again"
+        ) from error
     if is_disk_full(error):
         return Outcome(task, "full", str(error))
     if isinstance(error, StylecapError | MemoryError):

@@ -6,6 +6,7 @@ output folder under the same paths.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable
 from importlib import import_module
 from typing import Any
@@ -103,13 +104,14 @@ class RayCluster:
                 ray.shutdown()
 
     def _actor(self) -> Any:
-        return self._ray.remote(**self._needs)(_Actor).remote(self._settings)
+        return self._ray.remote(**self._needs)(_Actor).remote(self._settings, os.getcwd())
 
 
 class _Actor:
     """A painter that can be asked to stop while it paints."""
 
-    def __init__(self, settings: PainterSettings) -> None:
+    def __init__(self, settings: PainterSettings, folder: str) -> None:
+        os.chdir(folder)  # the driver's, from which jobs name their files
         self._painter = Painter(settings)
         self._stop = False
 

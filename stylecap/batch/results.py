@@ -9,9 +9,6 @@ from typing import Any
 from stylecap.batch.jobs import Job
 from stylecap.progress import Progress
 
-#: Kinds of `JobEvent`.
-EVENTS = ("queued", "started", "progress", "done", "kept", "failed", "note")
-
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
@@ -46,7 +43,7 @@ class JobEvent:
     """One moment of a batch.
 
     Attributes:
-        kind: one of `EVENTS`.
+        kind: ``queued``, ``started``, ``progress``, ``done``, ``kept``, ``failed`` or ``note``.
         job: which, or None for a note about the whole batch.
         worker: number of who paints it, from 0.
         progress: of the running job; kind ``"progress"``. Its ``preview`` is None when the job

@@ -153,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
         _say_summary(summary)
     if interruption.requested and summary["missing"]:
         return INTERRUPTED
-    return _code(share, counts)
+    return FAILED if trouble else _code(share, counts)
 
 
 def _code(share: int, counts: Counter[str]) -> int:
@@ -310,9 +310,11 @@ class _Bars(Display):
 
     def show(self, event: JobEvent) -> None:
         """Show one moment."""
-        if self._quiet:
-            return
         name = "" if event.job is None else one_line(event.job.output)
+        if self._quiet:
+            if event.kind == "failed" and event.result is not None:
+                self.warn(f"{name}: {event.result.error}")
+            return
         if event.kind == "note":
             self.tell(f"{name}: {event.message}" if name else event.message)
         elif event.kind in ("done", "kept", "failed"):
