@@ -14,7 +14,7 @@ from torch import Tensor
 from stylecap.backbone import Backbone, load_backbone
 from stylecap.captioning.captioner import Caption, Captioner
 from stylecap.captioning.captioner_file import load_captioner
-from stylecap.captioning.features import squash
+from stylecap.captioning.features import check_backbone, squash
 from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
 from stylecap.errors import OptionError, StylecapError
@@ -82,6 +82,7 @@ def caption_many(
     captioner = captioner or load_captioner(options.backbone)
     captioner.check(options)
     backbone = backbone or load_backbone(captioner.backbone_name, runtime=captioner.runtime)
+    check_backbone(backbone, captioner.view)
     return _captions(pictures, options, captioner, backbone, batch, should_stop)
 
 

@@ -18,6 +18,9 @@ from typing import Any
 
 from stylecap.errors import OptionError
 
+#: Highest start of random numbers.
+MAX_SEED = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Option:

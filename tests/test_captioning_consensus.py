@@ -18,7 +18,7 @@ from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.captioner_file import load_captioner, save_captioner
 from stylecap.captioning.consensus import Consensus, Expected, Ngrams
 from stylecap.captioning.consensus_fit import ConsensusOptions, fit_consensus
-from stylecap.captioning.decode import Rules, State, beam_search
+from stylecap.captioning.decode import Rules, Sentence, State, beam_search
 from stylecap.captioning.features import VIEWS, View
 from stylecap.captioning.matching import summary
 from stylecap.captioning.metrics import CiderD
@@ -251,6 +251,36 @@ def test_the_beam_finds_what_is_worth_most(prefix: tuple[int, ...]) -> None:
     assert [each.score for each in found] == sorted((e.score for e in found), reverse=True)
     narrow = beam_search(begin, step, 2, rules, beam=2, worth=worth)
     assert score(narrow[0][0].tokens) > score(plain) and narrow[0] == narrow[1]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_what_sentences_are_worth_stays_with_their_image(beam: int) -> None:
+    """Images whose sentences end at different words are searched as if each were alone."""
+    random = torch.Generator().manual_seed(5)
+    table = (2 * torch.randn(4, 6, 6, generator=random)).log_softmax(-1)  # of four images
+    weights = 0.3 * torch.randn(4, 6, generator=random)
+    rules = Rules(1, 2, banned=(0, 1), max_words=9, no_repeat=0)
+
+    def search(images: list[int]) -> list[list[Sentence]]:
+        def begin(rows: int) -> State:
+            image = torch.tensor(images).repeat_interleave(rows // len(images))
+            return {"image": image, "sum": torch.zeros(rows)}
+
+        def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+            return table[state["image"], tokens], state
+
+        def worth(state: State, rows: Tensor, words: Tensor) -> tuple[Tensor, State]:
+            total = state["sum"][rows] + weights[state["image"][rows], words]
+            return total, {"sum": total}
+
+        return beam_search(begin, step, len(images), rules, beam=beam, worth=worth)
+
+    together = search([0, 1, 2, 3])
+    assert len({len(each[0].tokens) for each in together}) > 1
+    for image, found in enumerate(together):
+        (alone,) = search([image])
+        assert [each.tokens for each in found] == [each.tokens for each in alone]
+        assert [each.score for each in found] == pytest.approx([each.score for each in alone])
 
 
 def judged(consensus: Consensus, weight: float) -> Captioner:

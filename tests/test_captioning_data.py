@@ -129,6 +129,15 @@ def test_a_folder_with_one_table_is_enough(tmp_path: Path) -> None:
     assert told(read_captions(tmp_path)) == EXPECTED
 
 
+@pytest.mark.parametrize("count", range(2, 9))
+def test_a_small_table_without_splits_keeps_one(count: int, tmp_path: Path) -> None:
+    for start in range(5):
+        names = "".join(f"p{start}{n}.jpg,a dog\n" for n in range(count))
+        (tmp_path / "a.csv").write_text(f"picture,caption\n{names}")
+        splits = [each.split for each in read_captions(tmp_path)]
+        assert "dev" in splits
+
+
 def test_a_table_without_splits_keeps_one_in_ten(tmp_path: Path) -> None:
     rows = "".join(f"p{n}.jpg,a dog\n" for n in range(400))
     (tmp_path / "a.csv").write_text(f"picture,caption\n{rows}")

@@ -99,8 +99,9 @@ def test_every_beam_gives_valid_sentences_with_true_scores(
         assert 2 <= len(sentence.tokens) <= 8
         assert set(sentence.tokens) <= set(WORDS)
         assert not repeats_trigram(sentence.tokens)
-        if len(sentence.tokens) < 8:
-            assert sentence.log_prob == pytest.approx(toy.log_prob(0, sentence.tokens))
+        assert sentence.log_prob == pytest.approx(toy.log_prob(0, sentence.tokens))
+        words = len(sentence.tokens) + 1
+        assert sentence.score == pytest.approx(sentence.log_prob / words**penalty)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -213,6 +214,10 @@ def test_refusals() -> None:
         Rules(BOS, EOS, max_words=1, prefix=(4, 5))
     with pytest.raises(ValueError, match="no sentence is possible"):
         beam_search(toy.begin, toy.step, 1, Rules(BOS, EOS, banned=(UNK, EOS, *WORDS)))
+    silent = Toy(seed=0, images=2)
+    silent.table[0] = -math.inf  # nothing follows anything, of the first image
+    with pytest.raises(ValueError, match="no sentence is possible for image 0"):
+        beam_search(silent.begin, silent.step, 2, rules)
     for wrong in ({"count": 0}, {"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             sample(toy.begin, toy.step, 1, rules, **wrong)

@@ -451,8 +451,19 @@ def test_a_captioner_that_knows_the_answers(data: Path, monkeypatch: pytest.Monk
     assert found is not None
     assert found.whole["BLEU-4"].value == pytest.approx(1)
     assert found.shuffled["CIDEr-D"].value < 0.6 * found.whole["CIDEr-D"].value
-    assert "METEOR (nltk)" not in found.whole
+    for figures in (found.whole, found.human, found.constant, found.shuffled):
+        assert figures is not None and "METEOR (nltk)" not in figures
     assert found.whole["novel"].value < 1
+
+
+def test_a_stop_is_heard_where_all_features_are_kept(data: Path, tmp_path: Path) -> None:
+    """Nothing is left to be seen; it ends before it describes."""
+    evaluate = partial(
+        evaluate_captioner, small_captioner(), data, backbone=small_backbone(), cache=tmp_path,
+        meteor=False,
+    )  # fmt: skip
+    assert evaluate() is not None
+    assert evaluate(should_stop=lambda: True) is None
 
 
 def test_the_page_is_self_contained_and_escaped(report: Any) -> None:

@@ -107,20 +107,27 @@ def test_policy_gradient_by_hand() -> None:
         objective(features)
 
 
-def test_words_that_are_never_drawn_are_not_taught() -> None:
-    """Drawing among two words moves the score of no third one."""
-    torch.manual_seed(0)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("top_k", [2, 0])
+def test_words_that_are_never_drawn_are_not_taught(seed: int, top_k: int) -> None:
+    """Neither the unknown word nor what is not among the two best; the others share what is won.
+
+    At the first place, where no caption can end, the second best is another word.
+    """
+    torch.manual_seed(seed)
     decoder = CaptionDecoder(DecoderShape(words=9, channels=6, positions=4, units=8, heads=2))
     with torch.no_grad():
         decoder.embedding.weight.zero_()  # scores are the bias alone
         decoder.output_bias.copy_(torch.tensor([1.0, 5.0, 2.0, 0.0, -1.0, -2.0, -3.0]))
-    objective = CaptionLoss(decoder, samples=4, top_k=2, max_words=6)
+    objective = CaptionLoss(decoder, samples=4, top_k=top_k, max_words=6)
     rewards = torch.tensor([[1.0, 0.0, 0.5, 0.2]])
     objective(torch.rand(1, 4, 6), judge=lambda captions: rewards)[0].backward()
     assert decoder.output_bias.grad is not None
-    end, unknown, first, *others = decoder.output_bias.grad.tolist()
-    assert [unknown, *others] == pytest.approx([0] * 5, abs=1e-5)
-    assert end == pytest.approx(-first, abs=1e-5) and abs(end) > 1e-3
+    end, unknown, first, second, *others = decoder.output_bias.grad.tolist()
+    assert unknown == pytest.approx(0, abs=1e-5) and abs(end) > 1e-3
+    if top_k:
+        assert others == pytest.approx([0] * 3, abs=1e-5)
+    assert end + first + second + sum(others) == pytest.approx(0, abs=1e-5)
 
 
 def test_pad_tokens() -> None:
@@ -242,6 +249,9 @@ def test_refuses_other_options_and_other_files(tmp_path: Path) -> None:
         train(pairs, pairs, tmp_path, replace(options, units=16))
     with pytest.raises(InputError, match="epochs=1, now 2"):  # they are over
         train(pairs, pairs, tmp_path, replace(options, epochs=2))
+    narrow = Corpus(pairs.features[..., :3], pairs.captions)
+    with pytest.raises(InputError, match="another corpus"):
+        train(narrow, narrow, tmp_path, options)
     fewer = Corpus(pairs.features[:7], pairs.captions[:7])
     with pytest.raises(InputError, match="another corpus"):
         train(fewer, fewer, tmp_path, options)

@@ -244,11 +244,12 @@ class Captioner:
         Raises:
             As `describe`.
         """
+        options = self.settled(options)
         with torch.inference_mode():
             if len(features) == 0:
                 return []
-            options, seen = self.settled(options), summary(features)
-            found, _ = self._search(self._look(features), options, self._expected(seen, options))
+            scene, seen = self._look(features), summary(features)
+            found, _ = self._search(scene, options, self._expected(seen, options))
             return self._matched(seen, found)
 
     def read(self, features: Tensor, sentences: Sequence[Sequence[str]]) -> Tensor:

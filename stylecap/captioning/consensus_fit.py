@@ -27,7 +27,7 @@ from stylecap.captioning.consensus import (
 from stylecap.captioning.features import View
 from stylecap.captioning.metrics import CiderD, NGram, Words, ngrams
 from stylecap.captioning.vocabulary import PAD, Vocabulary
-from stylecap.options import option, validate
+from stylecap.options import MAX_SEED, option, validate
 from stylecap.progress import ShouldStop
 
 _ROWS = 2000  # pictures at a time
@@ -46,7 +46,7 @@ class ConsensusOptions:
     width: float = option(1.5, "Of the kernel exp(-d²/width) of the distance.", minimum=1e-3)
     ridge: float = option(0.1, "Added to the kernel's diagonal, a share of its mean.", minimum=1e-6)
     rare: float = option(3.0, "Pictures that an n-gram counts for which is not kept.", minimum=1)
-    seed: int = option(0, "Chooses the landmarks.", minimum=0)
+    seed: int = option(0, "Chooses the landmarks.", minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -210,7 +210,12 @@ def _cholesky(matrix: Tensor) -> Tensor:
     """The factor of a matrix that is positive semidefinite up to the rounding of its sums.
 
     As little is added to its diagonal as lets it be found: more where pictures hardly differ.
+
+    Raises:
+        ValueError: there is none, since it is not finite.
     """
+    if not bool(torch.isfinite(matrix).all()):
+        raise ValueError("seen: expected finite summaries of pictures, got others among them")
     jitter = 1e-4  # a thousandth of the ridge
     while True:
         matrix.diagonal().add_(jitter)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,8 @@ def read_table(path: Path, pictures: Path | None = None) -> list[CaptionedPictur
     """A CSV with the columns ``picture``, ``caption`` and perhaps ``split``.
 
     One row a caption. Paths are relative to the file. Without a ``split`` column one picture
-    in ten is kept for validation, chosen by a hash of its name, the same every time.
+    in ten, at least one of two, is kept for validation, chosen by a hash of its name, the same
+    every time.
     """
     place = pictures or path.parent
     captions: dict[tuple[str, str], list[tuple[str, ...]]] = {}
@@ -205,18 +206,23 @@ def read_table(path: Path, pictures: Path | None = None) -> list[CaptionedPictur
                 raise InputError(
                     f"{path}, line {rows.line_num}: picture and caption are both needed"
                 )
-            if "split" in columns:
-                split = _split((row["split"] or "").lower(), path)
-            else:
-                split = "dev" if hashlib.sha256(name.encode()).digest()[0] % 10 == 0 else "train"
+            split = _split((row["split"] or "").lower(), path) if "split" in columns else ""
             captions.setdefault((name, split), []).append(tuple(words_of(text)))
     except csv.Error as error:
         raise InputError(f"{path}: cannot be read as CSV: {error}") from error
+    kept = _validation({name for name, _ in captions})
     read = [
-        CaptionedPicture(place / name, tuple(each), split)
+        CaptionedPicture(place / name, tuple(each), split or ("dev" if name in kept else "train"))
         for (name, split), each in captions.items()
     ]
     return _checked(path, read)
+
+
+def _validation(names: Collection[str]) -> set[str]:
+    """One name in ten, at least one of two, by its hash."""
+    digests = {hashlib.sha256(name.encode()).digest(): name for name in names}
+    kept = {name for digest, name in digests.items() if digest[0] % 10 == 0}
+    return kept or ({digests[min(digests)]} if len(names) > 1 else set())
 
 
 def _checked(source: Path, read: list[CaptionedPicture]) -> list[CaptionedPicture]:

@@ -123,25 +123,25 @@ def beam_search(
         flat = joint.view(len(going), -1)  # (B, N*V)
         count = (2 if worth is None else _CHOICE) * beam  # at most one beam of them ends
         scores, picks = flat.topk(min(count, flat.shape[1]))  # (B, M)
+        order = torch.arange(len(going), device=picks.device)[:, None]  # (B, 1)
         words = picks % vocabulary
-        first = rows * torch.arange(len(going), device=picks.device)[:, None]
-        origins = picks.div(vocabulary, rounding_mode="floor") + first  # (B, M), of B*N rows
+        origins = picks.div(vocabulary, rounding_mode="floor") + rows * order  # of B*N rows
         ranks = scores / norm
-        grown: State = {}  # of the M ways to go on
+        grown: State = {}  # of the B*M ways to go on
         if worth is not None:
-            found, grown = worth(state, origins.flatten(), words.flatten())  # (B*M,), (B*M, ...)
-            ranks, order = (ranks + found.view_as(ranks)).sort(dim=1, descending=True)
-            scores, words, origins = (each.gather(1, order) for each in (scores, words, origins))
+            found, grown = worth(state, origins.flatten(), words.flatten())
+            ranks = ranks + found.view_as(ranks)
+        width = min(beam, ranks.shape[1])
         ends = words == rules.eos
-        ended = ranks.where(ends, -math.inf)[:, :beam]  # (B, K)
+        ended = ranks.where(ends & (ranks >= ranks.topk(width).values[:, -1:]), -math.inf)
         searched = [finished[image] for image in going]
         _collect(searched, ended, scores, origins, tokens, paths, beam)
         if length == rules.max_words:
             for place, sentences in enumerate(searched):
                 if not sentences:
                     sentences.append(_cut(place, totals, tokens, paths, norm))
-            return finished
-        best, places = ranks.masked_fill(ends, -math.inf).topk(min(beam, ranks.shape[1]))  # (B, K)
+            return _checked(finished)
+        best, places = ranks.masked_fill(ends, -math.inf).topk(width)  # (B, K)
         totals = scores.masked_fill(ends, -math.inf).gather(1, places)
         open_ = [
             place
@@ -152,23 +152,15 @@ def beam_search(
         ]
         going = [going[place] for place in open_]
         if not going:
-            for image, sentences in enumerate(finished):
-                if not sentences:
-                    raise ValueError(
-                        f"rules: no sentence is possible for image {image}; every next word is "
-                        "banned"
-                    )
-            return finished
+            return _checked(finished)
         left = torch.tensor(open_, device=picks.device)  # (B,), fewer from here on
-        totals, places = totals[left], places[left]  # (B, K)
-        kept = origins[left].gather(1, places).flatten()  # (B*K,)
-        chosen = words[left].gather(1, places).flatten()  # (B*K,)
+        totals = totals[left]  # (B, K)
+        taken = (places + ranks.shape[1] * order)[left].flatten()  # (B*K,) of B*M
+        kept, chosen = origins.flatten()[taken], words.flatten()[taken]
         tokens = torch.cat([tokens[kept], chosen[:, None]], dim=1)  # (B*K, T+1)
         paths = torch.cat([paths[kept], kept[:, None]], dim=1)  # (B*K, T+1)
         state = {name: value[kept] for name, value in state.items() if name not in grown}
-        if worth is not None:
-            taken = order[left].gather(1, places) + order.shape[1] * left[:, None]  # (B, K)
-            state |= {name: value[taken.flatten()] for name, value in grown.items()}
+        state |= {name: value[taken] for name, value in grown.items()}
         log_probs, state = step(chosen, state)
 
 
@@ -312,7 +304,7 @@ def _collect(
     paths: Tensor,
     beam: int,
 ) -> None:
-    """File the sentences that end here, by their ranks (B, K); keep each image's best."""
+    """File the sentences that end here, by their ranks (B, M); keep each image's best."""
     for image, place in torch.isfinite(ended).nonzero().tolist():
         at = int(origins[image, place])
         words, path = tuple(tokens[at].tolist()), (*paths[at].tolist(), at)
@@ -321,6 +313,16 @@ def _collect(
     for sentences in finished:
         sentences.sort(key=lambda sentence: -sentence.score)
         del sentences[beam:]
+
+
+def _checked(finished: list[list[Sentence]]) -> list[list[Sentence]]:
+    """The sentences of all images, if each has one."""
+    for image, sentences in enumerate(finished):
+        if not sentences:
+            raise ValueError(
+                f"rules: no sentence is possible for image {image}; every next word is banned"
+            )
+    return finished
 
 
 def _cut(image: int, totals: Tensor, tokens: Tensor, paths: Tensor, norm: float) -> Sentence:

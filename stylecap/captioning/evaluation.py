@@ -36,7 +36,6 @@ from stylecap.progress import OnProgress, Progress, ShouldStop
 from stylecap.record import current_versions
 
 #: Figures that are counts or ratios; all others are shown times 100.
-PLAIN = ("length ratio", "words used")
 _SHUFFLE_SEED = 0
 
 
@@ -114,14 +113,19 @@ class Report:
 
 
 def describe_all(
-    captioner: Captioner, features: np.ndarray, options: CaptionOptions
-) -> list[list[str]]:
-    """The best caption, as words, for each of (N, P, C) features."""
-    return [
-        [each.word for each in caption.words]
-        for part in in_parts(features)
-        for caption in captioner.describe(part, options)
-    ]
+    captioner: Captioner,
+    features: np.ndarray,
+    options: CaptionOptions,
+    should_stop: ShouldStop | None = None,
+) -> list[list[str]] | None:
+    """The best caption, as words, for each of (N, P, C) features; None if it was stopped."""
+    captions: list[list[str]] = []
+    for part in in_parts(features):
+        if should_stop is not None and should_stop():
+            return None
+        described = captioner.describe(part, options)
+        captions += [[each.word for each in caption.words] for caption in described]
+    return captions
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,7 @@ def evaluate_captioner(
         backbone: loaded before; else the captioner's own kind is loaded.
         meteor: whether to compute METEOR, which takes longest.
         on_progress: told of every batch of features, and of what follows.
-        should_stop: asked before every batch.
+        should_stop: asked before every batch, and before what is described is compared.
     Returns:
         The report, or None if it was stopped.
     Raises:
@@ -241,7 +245,9 @@ def evaluate_captioner(
             on_progress(Progress(step, 4, 0.0, stage))
 
     tell(0, "describing")
-    captions = describe_all(captioner, seen.features, options)
+    captions = describe_all(captioner, seen.features, options, should_stop)
+    if captions is None:
+        return None
     references = [each.captions for each in seen.pictures]
     tell(1, "comparing")
     measure = partial(
@@ -264,7 +270,9 @@ def evaluate_captioner(
     tell(3, "comparing with one sentence for all")
     sentence, constant = "", None
     if seen.training:
-        words, constant = constant_floor(seen.training, references)
+        words, constant = constant_floor(
+            seen.training, references, partial(evaluate, meteor=meteor)
+        )
         sentence = text_of(words)
     shuffled = measure(_shuffled(captions), references)
     scorer = CiderD(references)

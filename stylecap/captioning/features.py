@@ -67,6 +67,18 @@ def see(picture: Image.Image, view: View) -> Tensor:
     return to_image(squash(picture, view))
 
 
+def check_backbone(backbone: Backbone, view: View) -> None:
+    """Refuse another backbone than that of a view.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if backbone.name != view.backbone:
+        raise InputError(
+            f"backbone: this captioner was trained on {view.backbone}, got {backbone.name}"
+        )
+
+
 def grid_features(backbone: Backbone, image: Tensor, view: View) -> Tensor:
     """Features of images on a small grid, each layer of unit length at every position.
 
@@ -79,10 +91,7 @@ def grid_features(backbone: Backbone, image: Tensor, view: View) -> Tensor:
     Raises:
         InputError: the backbone is another one.
     """
-    if backbone.name != view.backbone:
-        raise InputError(
-            f"backbone: this captioner was trained on {view.backbone}, got {backbone.name}"
-        )
+    check_backbone(backbone, view)
     # A processor's caches hold the features of one picture, not those of many.
     at_once = 1 if backbone.runtime.device == "cpu" else max(1, len(image))
     with torch.inference_mode():

@@ -107,7 +107,7 @@ class SentenceReader:
 
     def __init__(self, model: JointEmbedding) -> None:
         from_input, from_hidden, input_bias, hidden_bias = (
-            weight.detach() for weight in model.gru.all_weights[0]
+            weight.detach().clone() for weight in model.gru.all_weights[0]
         )
         self._units = model.shape.units
         # The candidate's bias stands inside its product with the reset gate, the others' does not.
@@ -115,8 +115,8 @@ class SentenceReader:
         self._table = F.linear(model.word.weight.detach(), from_input, input_bias + bias)  # (V, 3D)
         self._inside = hidden_bias[2 * self._units :]  # (D,)
         self._recurrent = half_product(from_hidden)  # D to 3D
-        self._sentence = half_product(model.sentence.weight.detach())  # D to D
-        self._bias = model.sentence.bias.detach()  # (D,)
+        self._sentence = half_product(model.sentence.weight.detach().clone())  # D to D
+        self._bias = model.sentence.bias.detach().clone()  # (D,)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """(B, T) ids, padded behind their end, at least one each, to (B, D) of unit length."""
@@ -226,11 +226,6 @@ class Matcher:
         self.vocabulary = vocabulary
         self.view = view
         self.record = dict(record or {})
-
-    @property
-    def channels(self) -> int:
-        """Of the features that it reads."""
-        return self.models[0].shape.channels
 
     def pictures(self, summaries: Tensor) -> Tensor:
         """(B, 2C) of `summary` to (B, D) of unit length."""

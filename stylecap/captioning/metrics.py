@@ -321,7 +321,11 @@ def human_ceiling(
 
 
 def constant_floor(
-    training_captions: Sequence[Words], references: Sequence[References], *, candidates: int = 50
+    training_captions: Sequence[Words],
+    references: Sequence[References],
+    measure: Callable[..., dict[str, Measure]] = evaluate,
+    *,
+    candidates: int = 50,
 ) -> tuple[Words, dict[str, Measure]]:
     """The best that one sentence for every image scores: what a blind captioner would say.
 
@@ -338,7 +342,7 @@ def constant_floor(
         return sum(scorer.score(words, group) for group in prepared)
 
     best = max((words for words, _ in frequent), key=total)
-    return best, evaluate([best] * len(references), references)
+    return best, measure([best] * len(references), references)
 
 
 def _check_lengths(captions: Sequence[Words], references: Sequence[References]) -> None:

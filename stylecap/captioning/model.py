@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from stylecap.captioning.decode import State
+from stylecap.captioning.options import DECODERS
 from stylecap.captioning.vocabulary import FIRST_PREDICTED, PAD
 from stylecap.options import option, validate
-
-KINDS = ("attentive", "plain")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class DecoderShape:
     words: int = option(..., "Entries of the vocabulary.", minimum=5)
     channels: int = option(..., "Channels of the image features.", minimum=1)
     positions: int = option(..., "Positions of the image features, height times width.", minimum=1)
-    kind: str = option("attentive", "How the decoder sees the image.", choices=KINDS)
+    kind: str = option("attentive", "How the decoder sees the image.", choices=DECODERS)
     units: int = option(512, "Width of the LSTM, the embedding and the attention.", minimum=1)
     heads: int = option(8, "Attention heads; they divide units.", minimum=1)
     dropout: float = option(0.5, "Share of units dropped while training.", minimum=0, maximum=0.95)
@@ -63,9 +63,6 @@ class Scene(NamedTuple):
     keys: Tensor
     values: Tensor
     glance: Tensor
-
-
-State = dict[str, Tensor]
 
 
 class CaptionDecoder(nn.Module):

@@ -111,23 +111,24 @@ class CaptionLoss(nn.Module):
         weights = advantage.to(scene.glance).flatten()  # (B*N,)
         loss = scene.glance.new_zeros(())
         # The end of a caption that was cut was not drawn.
-        for (row, log_probs), words in zip(told[: self.rules.max_words], targets.mT, strict=False):
+        steps = zip(told[: self.rules.max_words], targets.mT, strict=False)
+        for place, ((row, log_probs), words) in enumerate(steps):
             chosen = log_probs.gather(1, words[row, None]).squeeze(1)  # (R,)
-            loss = loss - ((chosen - self._log_share(log_probs)) * weights[row]).sum()
+            loss = loss - ((chosen - self._log_share(log_probs, place)) * weights[row]).sum()
         return loss, counts.sum(), rewards.mean(1).sum().to(loss)
 
-    def _log_share(self, log_probs: Tensor) -> Tensor:
-        """(R, V) to (R,): of the words that are drawn among, the whole probability.
+    def _log_share(self, log_probs: Tensor, place: int) -> Tensor:
+        """(R, V) to (R,): of the words that are drawn among at a place, the whole probability.
 
         What is drawn is their distribution, so it is theirs whose gradient is taken: with that
         of all words, captions that earn little would raise the words that are never drawn.
         """
-        if not self.top_k:
-            return log_probs.new_zeros(len(log_probs))
-        known = torch.ones(log_probs.shape[1], dtype=torch.bool, device=log_probs.device)
-        known[list(self.rules.banned)] = False
-        count = min(self.top_k, log_probs.shape[1])
-        drawn_among = log_probs.where(known, -math.inf).topk(count).values  # (R, K)
+        never = [*self.rules.banned, *([self.rules.eos] if place < self.rules.min_words else ())]
+        possible = torch.ones(log_probs.shape[1], dtype=torch.bool, device=log_probs.device)
+        possible[never] = False
+        drawn_among = log_probs.where(possible, -math.inf)  # (R, V)
+        if self.top_k:
+            drawn_among = drawn_among.topk(min(self.top_k, log_probs.shape[1])).values  # (R, K)
         return drawn_among.logsumexp(1)
 
 

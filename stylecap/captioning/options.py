@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stylecap.errors import OptionError
-from stylecap.options import option, validate
+from stylecap.options import MAX_SEED, option, validate
 
 METHODS = ("beam", "greedy", "sample")
 DECODERS = ("attentive", "plain")
@@ -25,7 +25,13 @@ class CaptionOptions:
         minimum=1,
         maximum=100,
     )
-    alternatives: int = option(5, "Whole captions to give, best first.", minimum=1, maximum=100)
+    alternatives: int = option(
+        5,
+        "Whole captions to give, best first: at most as many as the beam keeps; of those that "
+        "method sample draws, all, and the most probable is the caption.",
+        minimum=1,
+        maximum=100,
+    )
     length_penalty: float | None = option(
         None,
         "Ranks by log-probability divided by length to this power; the captioner's own if unset.",
@@ -60,7 +66,7 @@ class CaptionOptions:
         maximum=1,
         advanced=True,
     )
-    seed: int = option(0, "Start of the random numbers of sampling.", minimum=0)
+    seed: int = option(0, "Start of the random numbers of sampling.", minimum=0, maximum=MAX_SEED)
     prefix: str = option("", "Words that the caption begins with.")
     max_words: int = option(24, "Longest caption.", minimum=1, maximum=100, advanced=True)
 
@@ -122,7 +128,7 @@ class TrainOptions:
     )
     save_every: int = option(100, "Steps between checkpoints.", minimum=1, advanced=True)
     precision: str = option("float32", "Of the matrix products.", choices=PRECISIONS)
-    seed: int = option(0, "Start of the random numbers.", minimum=0)
+    seed: int = option(0, "Start of the random numbers.", minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self) -> None:
         """Check every field, and that the heads divide the units."""

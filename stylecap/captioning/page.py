@@ -91,13 +91,16 @@ def report_page(report: Report) -> str:
     ranked = sorted(report.described, key=lambda each: -each.cider)
     shown = min(_SHOWN, len(ranked))
     drawn = np.random.default_rng(0).permutation(len(ranked))[:shown]
-    about = report.about
+    about, options = report.about, report.about["options"]
+    search = options["method"]
+    if search == "beam":
+        search = (
+            f"beam {options['beam']}, length penalty {options['length_penalty']:g}, match weight "
+            f"{options['match_weight']:g}, consensus weight {options['consensus_weight']:g}"
+        )
     summary = (
         f"{len(ranked)} pictures of {report.split}, backbone {about['backbone']}, "
-        f"{about['decoders']} decoder(s), {about['vocabulary']} words, beam "
-        f"{about['options']['beam']}, length penalty {about['options']['length_penalty']:g}, "
-        f"match weight {about['options']['match_weight']:g}, "
-        f"consensus weight {about['options']['consensus_weight']:g}"
+        f"{about['decoders']} decoder(s), {about['vocabulary']} words, {search}"
     )
     parts = [
         "<!doctype html>",

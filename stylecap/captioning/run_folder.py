@@ -143,8 +143,8 @@ class RunFolder:
                 f"{path}: was trained with {name}={theirs.get(name)!r}, now {mine[name]!r}; "
                 "use the same options or another folder"
             )
-        same = header["words"] == list(self.words)
-        if not same or header["pictures"] != self.pictures:
+        mine = {"words": list(self.words), "shape": asdict(self.shape), "pictures": self.pictures}
+        if any(header[name] != value for name, value in mine.items()):
             raise InputError(f"{path}: belongs to another corpus; use another folder")
         return at, tensors
 

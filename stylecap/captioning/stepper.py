@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylecap.captioning.model import CaptionDecoder, Scene, State, gated, places_of, spread
+from stylecap.captioning.decode import State
+from stylecap.captioning.model import CaptionDecoder, Scene, gated, places_of, spread
 from stylecap.captioning.products import product
 from stylecap.captioning.vocabulary import FIRST_PREDICTED
 
@@ -177,9 +178,7 @@ class _Blocks:
         dtype: of the products.
     """
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, *, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, dtype: torch.dtype) -> None:
         self._products = [product(each, dtype) for each in weight]
         self._bias = bias
 

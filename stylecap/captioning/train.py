@@ -1,7 +1,8 @@
 """Train a decoder: cross-entropy first, then CIDEr-D as reward, then the mean of both ends.
 
 One process, or several under ``torchrun``: each takes its part of every step's pictures, and
-gradients are weighted by words, so that the result is that of one process up to rounding.
+gradients are weighted by words, so that the result is that of one process up to rounding; but
+for dropout and drawn captions, of which each process has its own.
 Random numbers are drawn anew for every step from the seed, the step and the process's rank, so
 that a run that was killed and goes on from its checkpoint ends as one that was not.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stylecap.captioning.options import BACKBONES
-from stylecap.options import option, validate
+from stylecap.options import MAX_SEED, option, validate
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SearchTrainOptions:
         0.995, "Decay of the averaged weights; 0 for none.", minimum=0, maximum=0.99999
     )
     clip: float = option(2.0, "Longest gradient.", minimum=0.001, advanced=True)
-    seed: int = option(0, "Start of the random numbers.", minimum=0)
+    seed: int = option(0, "Start of the random numbers.", minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self) -> None:
         """Check every field."""

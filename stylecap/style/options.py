@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stylecap.errors import OptionError
-from stylecap.options import option, validate
+from stylecap.options import MAX_SEED, option, validate
 
 #: Presets are nothing but values of options, chosen together.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -65,7 +65,7 @@ class StyleOptions:
         minimum=0.1,
         maximum=4,
     )
-    seed: int = option(0, "seed of everything that is random", minimum=0, maximum=2**31 - 1)
+    seed: int = option(0, "seed of everything that is random", minimum=0, maximum=MAX_SEED)
     blend: tuple[float, ...] = option(
         (), "one weight for each style image; equal if not given", minimum=0
     )
