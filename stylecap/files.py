@@ -6,10 +6,13 @@ import hashlib
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stylecap.errors import InputError, OutputError
+
+_LONGEST_STEM = 200  # bytes; file systems take 255 for the whole name
 
 #: Of JPEG, WebP and AVIF files, 1 to 100, where nothing else is asked for.
 QUALITY = 95
@@ -26,7 +29,20 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write beside the target, flush to the disk, rename; a failure leaves nothing behind.
+    """Write a file that appears whole or not.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is unchanged.
+    """
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """A file beside the target to write instead; it is flushed to the disk and renamed.
+
+    A failure leaves nothing behind.
 
     Raises:
         OutputError: it cannot be written; what was there before is unchanged.
@@ -35,12 +51,14 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     temporary = target.with_name(f".stylecap-{secrets.token_hex(8)}.tmp")
     try:
         try:
-            with open(temporary, "xb") as stream:
-                stream.write(data)
-                stream.flush()
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
+            yield temporary
+            with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())
-            with suppress(OSError):  # whoever could not read it still cannot
-                shutil.copymode(target, temporary)
+            with suppress(OSError):
+                os.chmod(temporary, mode)  # whoever wrote it may have made it anew
+                shutil.copymode(target, temporary)  # whoever could not read it still cannot
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -51,12 +69,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         ) from error
 
 
-def free_name(stem: str) -> Path:
-    """``STEM.png`` in this folder, or ``STEM-2.png`` ... where that is taken."""
-    short = stem[:100]
-    path, number = Path(f"{short}.png"), 2
+def free_name(stem: str, folder: Path = Path()) -> Path:
+    """``STEM.png`` in a folder, this one if none is given; ``STEM-2.png`` ... where it is taken."""
+    short = os.fsencode(stem)[:_LONGEST_STEM].decode(errors="ignore")
+    path, number = folder / f"{short}.png", 2
     while path.exists():
-        path, number = Path(f"{short}-{number}.png"), number + 1
+        path, number = folder / f"{short}-{number}.png", number + 1
     return path
 
 

@@ -86,7 +86,7 @@ def load_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         if width * height > max_pixels:
             raise LimitError(
                 f"{named(path)}: {width} x {height} pixels are more than the limit of "
-                f"{max_pixels}; give a smaller picture or raise the limit"
+                f"{max_pixels}; give a smaller picture"
             )
         try:
             picture.load()
@@ -105,7 +105,9 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     """
     with _opened(path) as picture:
         width, height = picture.size
-        turned = picture.format != "TIFF" and _turn_of(picture) in _SIDEWAYS
+        # Pillow's getexif() would decode a PNG that has none before its pixels.
+        told = picture.format != "PNG" or "exif" in picture.info
+        turned = told and picture.format != "TIFF" and _turn_of(picture) in _SIDEWAYS
     return (width, height) if turned else (height, width)
 
 
@@ -187,13 +189,17 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample (B, 3, H, W) to ``size``: bicubic, antialiased, clamped to [0, 1]."""
+    """Resample (B, 3, H, W) to ``size``: bicubic, antialiased.
+
+    What overshoots is clamped to [0, 1], or to the image's own range where that is wider.
+    """
     from torch.nn.functional import interpolate
 
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     resized = interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True)
-    return resized.clamp(0, 1)  # (B, 3, *size)
+    least, most = image.aminmax()
+    return resized.clamp(least.clamp_max(0), most.clamp_min(1))  # (B, 3, *size)
 
 
 def check_format(path: str | Path, long_side_px: int = 1) -> None:
@@ -290,6 +296,27 @@ def read_embedded(path: str | Path) -> str | None:
         return metadata.decode_record(comment, order=order) if isinstance(comment, bytes) else None
 
 
+def read_alt_text(path: str | Path) -> str | None:
+    """The description inside a picture's file, or None; where `write_alt_text` puts it.
+
+    Raises:
+        InputError: the file cannot be opened as a picture.
+    """
+    with _opened(path) as picture:
+        try:
+            if picture.format == "PNG":
+                picture.load()  # it may stand behind the pixels
+                text = picture.info.get("Description")
+            else:
+                text = picture.getexif().get(metadata.IMAGE_DESCRIPTION)
+                if isinstance(text, str):
+                    with suppress(UnicodeError):  # Pillow reads it as Latin-1
+                        text = text.encode("latin-1").decode()
+        except Exception as error:
+            raise _unreadable(path, error, picture.format) from error
+    return (text.strip("\0 \n") or None) if isinstance(text, str) else None
+
+
 def write_alt_text(path: str | Path, text: str) -> None:
     """Store a description inside a JPEG, PNG, WebP or TIFF file.
 
@@ -330,17 +357,19 @@ def list_pictures(paths: Iterable[str | Path]) -> list[Path]:
     """The picture files that files, folders and patterns name, each once.
 
     A file is taken as it is. A folder gives what is in it and below it with a suffix of
-    `READABLE`, sorted, without hidden files. A pattern (``*``, ``?``, ``[...]``, ``**``) gives
-    such files sorted.
+    `READABLE`, sorted, without hidden files; links to other folders are not followed. A pattern
+    (``*``, ``?``, ``[...]``, ``**``) gives such files sorted.
 
     Raises:
-        InputError: a path does not exist, or a folder or pattern holds no picture.
+        InputError: a path does not exist, a folder in it cannot be listed, or a folder or pattern
+            holds no picture.
     """
     found: dict[Path, None] = {}
     for entry in paths:
         path = Path(entry)
         if path.is_dir():
-            below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+            walked = os.walk(path, onerror=_unlistable)
+            below = (Path(folder) / name for folder, _, names in walked for name in names)
             hits = [hit for hit in below if not _hidden(hit.relative_to(path))]
         elif path.exists():
             found[path] = None
@@ -354,6 +383,14 @@ def list_pictures(paths: Iterable[str | Path]) -> list[Path]:
             raise InputError(f"{named(path)}: no picture found there; expected {_PLAIN} files")
         found.update(dict.fromkeys(hits))
     return list(found)
+
+
+def _unlistable(error: OSError) -> None:
+    """Of a folder: without it some pictures would be missing, and nobody would know."""
+    raise InputError(
+        f"{named(error.filename)}: cannot be listed ({error.strerror}); check its permissions, or "
+        "name the folders beside it"
+    ) from error
 
 
 def _hidden(path: Path) -> bool:

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
 from stylecap.cli.main import main
 from stylecap.errors import InputError, OptionError
-from stylecap.images import load_picture, to_picture
+from stylecap.images import load_picture, read_alt_text, to_picture, write_alt_text
 from stylecap.runtime import Runtime
 from tests.small import photo, small_backbone, small_captioner
 
@@ -134,6 +136,9 @@ def test_what_is_wrong_with_all_is_said_at_once() -> None:
         )
     with pytest.raises(OptionError, match="batch"):
         stylecap.caption_many([], captioner=captioner, backbone=backbone, batch=0)
+    other: Any = SimpleNamespace(name="vgg16")
+    with pytest.raises(InputError, match="trained on alexnet, got vgg16"):
+        stylecap.caption_many([], captioner=captioner, backbone=other)
 
 
 def test_a_stop_ends_after_a_whole_batch() -> None:
@@ -294,6 +299,20 @@ def test_alt_text_leaves_the_pixels_alone(
         with Image.open(path) as picture:
             stored = picture.info.get("Description") or picture.getexif().get(270)
         assert stored == line.split("\t")[1]
+
+
+def test_a_description_by_hand_stays(
+    pictures: Path, captioner_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pictures / "a.jpg"
+    write_alt_text(path, "Oma im Garten")
+    argv = ["caption", *FAST[:-1], "--captioner", captioner_file, path, "--write-alt-text"]
+    assert main([*map(str, argv)]) == 0
+    assert read_alt_text(path) == "Oma im Garten"
+    told = capsys.readouterr().err
+    assert "keeps its description, 'Oma im Garten'; --replace-alt-text replaces it" in told
+    code, out, _ = captioned(capsys, captioner_file, path, "--replace-alt-text")
+    assert code == 0 and read_alt_text(path) == out.strip().split("\t")[1]
 
 
 def test_alt_text_that_has_no_place_fails_alone(

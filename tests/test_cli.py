@@ -215,6 +215,21 @@ def test_default_name_never_overwrites(api: FakeApi) -> None:
         assert Path(expected).exists()
 
 
+def test_a_name_that_another_run_took_meanwhile_is_left_to_it(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = api.stylize
+
+    def beside(*given: Any, **named: Any) -> Any:
+        Path("photo-paint.png").write_text("another run's")
+        return real(*given, **named)
+
+    monkeypatch.setattr(api, "stylize", beside)
+    assert main(["stylize", "photo.png", "paint.png", "--json", "--quiet"]) == 0
+    assert Path("photo-paint.png").read_text() == "another run's"
+    assert json.loads(capsys.readouterr().out)["output"] == "photo-paint-2.png"
+
+
 def test_save_every(api: FakeApi) -> None:
     argv = ["stylize", "photo.png", "paint.png", "-o", "o.jpg", "--steps", "7", "--quiet"]
     assert main([*argv, "--save-every", "3"]) == 0
@@ -237,7 +252,7 @@ def test_mixed_styles_are_kept_beside_the_output(api: FakeApi) -> None:
     for _ in range(2):
         assert main([*argv, "-o", "o.jpg", "--quiet"]) == 0
     assert api.mixed[0][:2] == ("mosaic", "paint.png")
-    assert api.calls[0]["style"] == Path("o-style.png")
+    assert [call["style"] for call in api.calls] == [Path("o-style.png"), Path("o-style-2.png")]
     with Image.open("o-style.png") as mixture:
         assert mixture.getpixel((0, 0)) == (255, 255, 255)
 

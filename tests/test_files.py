@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stylecap.errors import InputError
-from stylecap.files import file_sha256, same_place, write_atomically
+from stylecap.files import file_sha256, free_name, same_place, write_atomically
 
 
 def test_file_sha256(tmp_path: Path) -> None:
@@ -37,3 +37,14 @@ def test_one_place_has_many_names(tmp_path: Path) -> None:
     assert same_place(tmp_path / "none", tmp_path / "." / "none")
     for name in ("b", "none", "a\0b"):
         assert not same_place(tmp_path / name, tmp_path / "a")
+
+
+def test_a_free_name_fits_into_a_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which counts bytes: a Korean syllable has three."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        path = free_name("가을" * 90)
+        assert not path.exists() and path.name.startswith("가을"), number
+        path.write_bytes(b"")

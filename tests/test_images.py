@@ -339,6 +339,51 @@ def test_profile_that_does_not_fit_is_ignored(tmp_path: Path, mode: str) -> None
         assert difference(images.load_picture(tmp_path / "a.tif"), picture.convert("RGB")) == 0
 
 
+def test_resizing_overshoots_neither_the_usual_range_nor_a_wider_one() -> None:
+    """A style whose colours were matched may lie outside; its own range is kept."""
+    edges = torch.zeros(1, 3, 32, 32)
+    edges[..., 16:] = 1
+    for low, high in ((0.0, 1.0), (-0.3, 1.4), (0.4, 0.6)):
+        resized = images.resize_image(low + (high - low) * edges, (48, 20))
+        assert min(low, 0) <= float(resized.min()) <= low + 0.01
+        assert max(high, 1) >= float(resized.max()) >= high - 0.01
+
+
+def test_a_size_is_told_by_the_header_alone(tmp_path: Path) -> None:
+    """Nothing is decoded: neither what is cut off nor what would fill the memory."""
+    whole = io.BytesIO()
+    Image.new("RGB", (640, 480)).save(whole, "PNG")
+    data = whole.getvalue()
+    at = data.index(b"IDAT")
+    (tmp_path / "cut.png").write_bytes(data[: at + 6])
+    assert images.picture_size(tmp_path / "cut.png") == (480, 640)
+    header = b"IHDR" + struct.pack(">II", 50_000, 40_000) + data[24:29]
+    huge = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    (tmp_path / "huge.png").write_bytes(huge)
+    assert images.picture_size(tmp_path / "huge.png") == (40_000, 50_000)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_description_is_read_where_it_is_written(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    Image.new("RGB", (8, 8)).save(path, kind)
+    assert images.read_alt_text(path) is None
+    images.write_alt_text(path, "가을, a dog")
+    assert images.read_alt_text(path) == "가을, a dog"
+    images.write_alt_text(path, "  ")
+    assert images.read_alt_text(path) is None
+
+
+def test_a_description_behind_the_pixels_is_read(tmp_path: Path) -> None:
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(written, "PNG")
+    data = written.getvalue()
+    text = b"tEXtDescription\0by hand"
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    (tmp_path / "a.png").write_bytes(data[:-12] + chunk + data[-12:])
+    assert images.read_alt_text(tmp_path / "a.png") == "by hand"
+
+
 # ---- orientation -------------------------------------------------------------------------------
 
 

@@ -71,8 +71,7 @@ _KOREAN: Mapping[str, str] = {
         "{file}: {size} 화소는 이 페이지의 한도 {most}메가픽셀을 넘습니다. "
         "더 작은 그림을 넣어 주세요."
     ),
-    "{file}: {size} pixels are more than the limit of {most}; "
-    "give a smaller picture or raise the limit": (
+    "{file}: {size} pixels are more than the limit of {most}; give a smaller picture": (
         "{file}: {size} 화소는 한도 {most} 화소를 넘습니다. 더 작은 그림을 넣어 주세요."
     ),
     "{file}: larger than {most} MB; give a smaller file": (

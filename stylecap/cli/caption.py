@@ -21,6 +21,7 @@ from stylecap.progress import Progress
 if TYPE_CHECKING:
     from stylecap.captioning.captioner import Caption, Captioner
 
+_SHOWN = 60  # characters of a description
 _FEW = 16  # so many are done before their progress is worth a line
 _COLUMNS = ("path", "caption", "log_prob", "error")
 
@@ -54,7 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--write-alt-text",
         action="store_true",
         help="put each caption into its picture's file as the description (PNG, JPEG, WebP, "
-        "TIFF); pixels stay as they are",
+        "TIFF), where it has none; pixels stay as they are",
+    )
+    output.add_argument(
+        "--replace-alt-text",
+        action="store_true",
+        help="the same, also where there is a description",
     )
     output.add_argument("--quiet", action="store_true", help="say nothing but captions and errors")
 
@@ -214,11 +220,18 @@ def _kept(path: Path, caption: Caption, arguments: argparse.Namespace, display: 
 
         save_picture(draw_attention(load_picture(path), caption), arguments.attention)
         display.tell(f"{arguments.attention}: where it looked for each word")
-    if arguments.write_alt_text:
-        from stylecap.images import write_alt_text
+    if arguments.write_alt_text or arguments.replace_alt_text:
+        from stylecap.images import read_alt_text, write_alt_text
 
         try:
-            write_alt_text(path, caption.text)
+            before = None if arguments.replace_alt_text else read_alt_text(path)
+            if before is None:
+                write_alt_text(path, caption.text)
+            else:
+                display.tell(
+                    f"{path}: keeps its description, {before[:_SHOWN]!r}; "
+                    "--replace-alt-text replaces it"
+                )
         except StylecapError as error:
             display.warn(f"error: {error}")
             return False

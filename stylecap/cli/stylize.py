@@ -167,8 +167,10 @@ def run(arguments: argparse.Namespace) -> int:
             )
             for message in result.messages:
                 display.tell(message)
-            result.save(job.output, quality=arguments.quality)
-    _report(result, job.output, arguments)
+            # While it was painted another run may have taken the name that nobody chose.
+            output = arguments.output or free_name(job.output.stem)
+            result.save(output, quality=arguments.quality)
+    _report(result, output, arguments)
     return INTERRUPTED if interruption.requested else 0
 
 
@@ -310,6 +312,10 @@ def _repeated(arguments: argparse.Namespace) -> _Job:
         for name, here in current_versions().items()
         if (version := record.versions.get(name, here)) != here
     ]
+    if record.result.get("stopped"):
+        remarks.append("that run was stopped before its end; this one makes all its steps")
+    if record.result.get("outside"):
+        remarks.append("outside the region that photo stayed as it was; here it is painted, too")
     return _Job(
         inputs["content"],
         styles,
@@ -393,7 +399,7 @@ def _mixed(
 
 
 def _mixture_of(output: Path) -> Path:
-    return _beside(output, "style").with_suffix(".png")
+    return free_name(f"{output.stem}-style", output.parent)
 
 
 def _watcher(
