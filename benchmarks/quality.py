@@ -3,16 +3,12 @@
     python benchmarks/quality.py --contents samples/*.jpg --styles night-swirls stained-glass
 
 Every content is painted in every style by the objective `relative`: by torch.optim.LBFGS in float32
-on one scale (`peers.plain_lbfgs`), and by stylecap as it comes, with equally many steps.
+on one scale (`peers.plain_lbfgs`), and by stylecap as it comes, with equally many steps. `longer`
+is plain L-BFGS after four times as many, since it goes less far with as many.
 
 AlexNet, which painted neither, judges the 8-bit pictures: LPIPS to the content, of which less
 is better, and the share of the way from the content's layer statistics to the style's that is gone,
 of which more is better. `objective` is in float64, by `objective.py`.
-
-At equal weights stylecap goes further on the way from photo to style, so that one number is better
-and the other worse. `as near` tells whether the way is as good: stylecap with the greatest strength
-of those tried with which its painting is no farther from the photo than that of plain L-BFGS. If
-it is nearer to the style as well, stylecap is better at any price of one in the other.
 
 One Markdown row is printed as soon as it is known.
 """
@@ -20,35 +16,21 @@ One Markdown row is printed as soon as it is known.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 
 import torch
 from objective import Objective
 from peers import plain_lbfgs, torchvision_vgg16
-from PIL import Image
 from torch import Tensor
 
 import stylecap
 from stylecap.images import load_picture, scale_picture, to_image, to_picture
-from stylecap.studio.quality import QualityCard, load_judge, quality_card
+from stylecap.studio.quality import load_judge, quality_card
 from stylecap.style.losses import gram_matrix, style_loss
 
-WAYS = ("plain", "stylecap", "as near")
-TRIES = 4  # of strengths between half and the whole of the usual one, each halves what is possible
-
-judge = cache(load_judge)
-
-
-@dataclass(frozen=True)
-class Painting:
-    """By a program, as saved, with what the judge says of it."""
-
-    picture: Image.Image
-    strength: float
-    card: QualityCard
+WAYS = ("plain", "longer", "stylecap")
+LONGER = 4
 
 
 class Pair:
@@ -62,38 +44,27 @@ class Pair:
         self.manner = scale_picture(painted, options.size)
         self.content, self.style = to_image(self.picture), to_image(self.manner)
 
-    def plain(self, exact: stylecap.Backbone) -> Painting:
-        """By torch.optim.LBFGS."""
+    def plain(self, exact: stylecap.Backbone) -> list[Tensor]:
+        """By torch.optim.LBFGS, after so many steps and after `LONGER` times as many."""
         weights, steps = self.weights(exact), self.options.steps
-        found = plain_lbfgs(torchvision_vgg16(), self.content, self.style, steps, *weights)
-        return self.judged(found, self.options.strength)
+        seen, early = 0, self.content
 
-    def ours(self, backbone: stylecap.Backbone, strength: float) -> Painting:
-        """By stylecap, of some strength."""
-        options = replace(self.options, strength=strength)
-        found = stylecap.stylize(self.content, self.style, options, backbone=backbone)
-        return self.judged(found.image, strength)
+        def on_step(image: Tensor) -> None:
+            nonlocal seen, early
+            seen += 1
+            if seen == steps + 1:
+                early = image.clone()
 
-    def as_near(self, backbone: stylecap.Backbone, lpips: float) -> Painting:
-        """By stylecap, the strongest of those tried that is near enough to the photo."""
-        low, high = self.options.strength / 2, self.options.strength
-        best: Painting | None = None
-        for _ in range(TRIES):
-            middle = (low + high) / 2
-            tried = self.ours(backbone, middle)
-            if tried.card.content_lpips <= lpips:
-                low, best = middle, tried
-            else:
-                high = middle
-        if best is None:
-            raise SystemExit(f"even with strength {high:.3f} it is farther than {lpips:.4f}")
-        return best
+        network = torchvision_vgg16()
+        late = plain_lbfgs(
+            network, self.content, self.style, LONGER * steps, *weights, on_step=on_step
+        )
+        return [early, late]
 
-    def judged(self, image: Tensor, strength: float) -> Painting:
-        """As it would be saved."""
-        result = to_picture(image)
-        card = quality_card(self.picture, result, self.manner, judge())
-        return Painting(result, strength, card)
+    def ours(self, backbone: stylecap.Backbone) -> Tensor:
+        """By stylecap."""
+        options = self.options
+        return stylecap.stylize(self.content, self.style, options, backbone=backbone).image
 
     def weights(self, exact: stylecap.Backbone) -> tuple[float, list[float]]:
         """The objective `relative` as weights c and w_l of the paper's."""
@@ -121,24 +92,24 @@ def main() -> None:
         size=arguments.size, steps=arguments.steps, early_stopping=False
     )
     print(f"stylecap in {backbone.runtime.precision}")
-    print("| content | style | by | strength | objective | LPIPS to the content | style reached |")
-    print("|---|---|---|---|---|---|---|")
+    print("| content | style | by | objective | LPIPS to the content | style reached |")
+    print("|---|---|---|---|---|---|")
+    judge = load_judge()
     totals = {way: torch.zeros(3) for way in WAYS}
     pairs = list(product(arguments.contents, arguments.styles))
     for photo, name in pairs:
         pair = Pair(photo, name, options)
         score = Objective(pair.content, pair.style, *pair.weights(exact))
-        plain = pair.plain(exact)
-        own = pair.ours(backbone, options.strength)
-        near = pair.as_near(backbone, plain.card.content_lpips)
-        for way, each in zip(WAYS, (plain, own, near), strict=True):
-            card = each.card
-            scores = (score(to_image(each.picture)), card.content_lpips, card.style)
+        for way, image in zip(WAYS, [*pair.plain(exact), pair.ours(backbone)], strict=True):
+            result = to_picture(image)
+            card = quality_card(pair.picture, result, pair.manner, judge)
+            scores = (score(to_image(result)), card.content_lpips, card.style)
             totals[way] += torch.tensor(scores)
-            cells = (*pair.name, way, f"{each.strength:.3f}", *(f"{s:.4f}" for s in scores))
-            print("|", " | ".join(cells), "|", flush=True)
+            print(
+                "|", " | ".join((*pair.name, way, *(f"{s:.4f}" for s in scores))), "|", flush=True
+            )
     for way, total in totals.items():
-        cells = ("mean", "", way, "", *(f"{value / len(pairs):.4f}" for value in total.tolist()))
+        cells = ("mean", "", way, *(f"{value / len(pairs):.4f}" for value in total.tolist()))
         print("|", " | ".join(cells), "|")
 
 

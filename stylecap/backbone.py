@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stylecap.errors import InputError, OptionError
-from stylecap.runtime import Runtime
+from stylecap.runtime import Runtime, keep_float32
 from stylecap.weights import load_weights, weights_sha256
 
 POOLINGS = ("max", "average", "stochastic")
@@ -128,6 +128,7 @@ class Backbone:
         self._layers = {layer.name: layer for layer in architecture(name)}
         # Channels last: on CPUs a quarter to a third faster, and what tensor cores want.
         device, dtype = self.runtime.torch_device, self.runtime.dtype
+        keep_float32()
         self._kernels: dict[str, tuple[Tensor, Tensor]] = {}
         incoming = 3
         for layer in self._layers.values():

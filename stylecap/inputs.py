@@ -13,7 +13,7 @@ from torch import Tensor
 from stylecap.errors import InputError, OptionError, RecordError
 from stylecap.files import file_sha256
 from stylecap.images import load_picture, scale_picture, split_alpha, to_image, to_picture
-from stylecap.record import InputRecord, RunRecord
+from stylecap.record import BUILTIN, InputRecord, RunRecord
 from stylecap.style.builtin import STYLES, style_picture
 from stylecap.style.cache import StyleCache
 from stylecap.style.options import StyleOptions
@@ -22,7 +22,6 @@ from stylecap.style.options import StyleOptions
 #: which is rounded to 8 bits as it would be in a file.
 Pictorial = str | Path | Image.Image | Tensor
 
-_BUILTIN = "builtin:"
 _WHITE_BLACK = ("#ffffff", "#000000")
 
 
@@ -44,7 +43,7 @@ def read_input(
         return picture
     entry = _identify(source, role)
     inputs.append(entry)
-    if entry.name.startswith(_BUILTIN):
+    if entry.name.startswith(BUILTIN):
         return style_picture(str(source), seed)
     return open_picture(source)
 
@@ -53,7 +52,7 @@ def _identify(source: str | Path, role: str) -> InputRecord:
     """What a path or the name of a built-in style stands for now."""
     path = Path(source)
     if role == "style" and str(source) in STYLES and not path.is_file():
-        return InputRecord(role, _BUILTIN + str(source), "")
+        return InputRecord(role, BUILTIN + str(source), "")
     if role == "style" and not path.exists():
         raise InputError(
             f"style: {str(source)!r} is neither a file nor a built-in style; "
@@ -157,8 +156,8 @@ def inputs_from_record(
     missing = []
     for entry in record.inputs:
         near = Path(beside) / entry.name
-        if entry.name.startswith(_BUILTIN):
-            found[entry.role].append(entry.name.removeprefix(_BUILTIN))
+        if entry.name.startswith(BUILTIN):
+            found[entry.role].append(entry.name.removeprefix(BUILTIN))
         elif entry.sha256 in by_hash:
             found[entry.role].append(by_hash[entry.sha256])
         elif near.is_file() and file_sha256(near) == entry.sha256:

@@ -39,10 +39,14 @@ class Progress:
     preview: Callable[[], Tensor] | None = None
 
     @property
+    def done(self) -> float:
+        """The share of the work done, from 0 to 1."""
+        return self.step / max(1, self.steps) if self.share is None else self.share
+
+    @property
     def seconds_left(self) -> float | None:
         """Estimated remaining time, or None before the first step."""
-        share = self.step / max(1, self.steps) if self.share is None else self.share
-        return self.seconds * (1 - share) / share if share else None
+        return self.seconds * (1 - self.done) / self.done if self.done else None
 
 
 OnProgress = Callable[[Progress], None]

@@ -21,6 +21,8 @@ from stylecap.errors import RecordError
 FORMAT = 1
 ROLES = ("content", "style", "init", "mask")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Begins the name of a built-in style among the inputs.
+BUILTIN = "builtin:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,12 +212,28 @@ def share_memory(processes: int) -> None:
     _sharing = processes
 
 
+def keep_float32() -> None:
+    """Have convolutions in float32 computed in float32 on every GPU, not in TF32's ten bits."""
+    convolutions = getattr(torch.backends.cudnn, "conv", None)  # of newer torch
+    if convolutions is None:
+        torch.backends.cudnn.allow_tf32 = False
+    else:
+        convolutions.fp32_precision = "ieee"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device has too little memory; that of a CPU or of MPS has no class of its own."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     told = ("DefaultCPUAllocator", "out of memory")
     return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether a GPU answers nothing more to this process, as after an illegal access."""
+    kinds = getattr(torch, "AcceleratorError", ())  # of newer torch
+    told = isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    return (told or isinstance(error, kinds)) and not is_out_of_memory(error)
 
 
 def _free_system_bytes() -> int | None:

@@ -5,13 +5,16 @@ No code in such a file is ever run.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylecap.errors import InputError
-from stylecap.files import named, reason_of, write_atomically
+from stylecap.files import named, reason_of, written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +30,17 @@ def save_tensors(
     Raises:
         OutputError: it cannot be written; what was there before is unchanged.
     """
-    from safetensors.torch import save
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(stored, {_KEY: json.dumps(header)}))
+    with written_whole(path) as temporary:
+        try:
+            save_file(stored, temporary, {_KEY: json.dumps(header)})
+        except SafetensorError as error:  # it names the system's error in words: (os error 28)
+            told = re.search(r"os error (\d+)", str(error))
+            number = int(told[1]) if told else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
 
 
 def load_tensors(

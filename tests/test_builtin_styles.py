@@ -187,11 +187,13 @@ def test_a_style_is_painted_once_and_then_read(
         assert style_picture("crosshatch").tobytes() == first.tobytes()
     assert first.tobytes() == paint_style("crosshatch").tobytes()
     assert style_picture("crosshatch", 1).tobytes() != first.tobytes()
+    old = kept.with_name("crosshatch-0-0123456789abcdef.png")  # by an older version
+    old.write_bytes(b"")
     whole = kept.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"GIF89a"):
         kept.write_bytes(damaged)
         assert style_picture("crosshatch").tobytes() == first.tobytes()
-        assert kept.read_bytes() == whole
+        assert kept.read_bytes() == whole and not old.exists()
 
 
 def test_a_style_is_painted_where_nothing_can_be_kept(

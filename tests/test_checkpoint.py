@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="cannot be read as a checkpoint"):
         load_checkpoint(path)
     save_file({"image": torch.zeros(1)}, path)
-    with pytest.raises(RecordError, match="expected a checkpoint of format 2"):
+    with pytest.raises(RecordError, match="expected a checkpoint of format 3"):
         load_checkpoint(path)
     interrupted(options(), 1).save(path)
     path.write_bytes(path.read_bytes()[:-100])

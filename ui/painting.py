@@ -13,7 +13,7 @@ import gradio as gr
 
 from stylecap.errors import StylecapError
 from stylecap.files import readable_size
-from stylecap.record import RunRecord
+from stylecap.record import BUILTIN, RunRecord
 from stylecap.server import faults
 from stylecap.server.commands import command_line, python_lines
 from stylecap.server.history import Item
@@ -230,7 +230,7 @@ def commands(page: Context, record: RunRecord) -> str:
     words = page.words
     names: dict[str, list[str]] = {"content": [], "style": [], "init": [], "mask": []}
     for entry in record.inputs:
-        names[entry.role].append(entry.name.removeprefix("builtin:"))
+        names[entry.role].append(entry.name.removeprefix(BUILTIN))
     start, mask = (next(iter(names[role]), None) for role in ("init", "mask"))
     given = (names["content"][0], names["style"], options_of_record(record), start, mask)
     lines = (

@@ -86,9 +86,8 @@ def progress(words: Words, event: Progress | None, place: int) -> str:
     parts.append(words("state.pace", pace=f"{pace:.2f}" if pace < 10 else f"{pace:.0f}"))
     if event.seconds_left is not None:
         parts.append(words("state.left", left=words.duration(event.seconds_left)))
-    share = event.step / max(1, event.steps)
     return (
-        f'<div class="sc-progress"><progress max="1" value="{share:.3f}" '
+        f'<div class="sc-progress"><progress max="1" value="{event.done:.3f}" '
         f'aria-label="{escape(parts[0])}"></progress>'
         f"<p>{escape(' · '.join(parts))}</p></div>"
     )

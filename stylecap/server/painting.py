@@ -26,7 +26,7 @@ from stylecap.images import (
     split_alpha,
     to_picture,
 )
-from stylecap.record import RunRecord
+from stylecap.record import BUILTIN, RunRecord
 from stylecap.server.faults import log
 from stylecap.server.history import History, Item
 from stylecap.server.jobs import Job
@@ -296,7 +296,7 @@ def restore(record: RunRecord, candidates: Sequence[Path]) -> Restored:
         if not (keep_outside and entry.role == "style" and entry.sha256 in photos)
     ]
     for entry in entries:
-        builtin = entry.name.removeprefix("builtin:")
+        builtin = entry.name.removeprefix(BUILTIN)
         found = by_hash.get(entry.sha256)
         if entry.role == "mask":
             mask = found

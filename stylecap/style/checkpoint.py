@@ -24,7 +24,7 @@ from stylecap.style.cache import image_sha256
 from stylecap.style.options import StyleOptions
 from stylecap.tensorfile import load_tensors, save_tensors
 
-_FORMAT = 2
+_FORMAT = 3
 _OPTIMIZER = "optimizer/"
 
 

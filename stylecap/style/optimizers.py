@@ -32,6 +32,9 @@ class Optimizer(Protocol):
         """Continue from a `state` of each image, all after the same number of steps."""
 
 
+_KEPT = ("moves", "changes", "inverses")  # of L-BFGS, in checkpoints
+
+
 class LBFGS:
     """Limited-memory BFGS without line search, one evaluation a step.
 
@@ -144,10 +147,10 @@ class LBFGS:
                 for last in self._last  # shared with the picture itself
             )
             state["curvature"] = self._curvature[image : image + 1]  # (1,)
-        if self._moves:
-            state["moves"] = torch.stack([move[image] for move in self._moves])
-            state["changes"] = torch.stack([change[image] for change in self._changes])
-            state["inverses"] = torch.stack([inverse[image] for inverse in self._inverses])
+        # One by one, and not copied: together they are the largest part of what a run remembers.
+        for name, kept in zip(_KEPT, (self._moves, self._changes, self._inverses), strict=True):
+            for place, rows in enumerate(kept):
+                state[f"{name}/{place}"] = rows[image]
         return state
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
@@ -161,11 +164,10 @@ class LBFGS:
             )
             self._last = (point, slope)
             self._curvature = torch.cat([state["curvature"] for state in states])
-        # Stacked one by one, since each has its own aligned memory in a run that was not
-        # interrupted.
+        count = sum(key.startswith(f"{_KEPT[0]}/") for key in states[0])
         self._moves, self._changes, self._inverses = (
-            [torch.stack(rows) for rows in zip(*(s.get(name, ()) for s in states), strict=True)]
-            for name in ("moves", "changes", "inverses")
+            [torch.stack([s[f"{name}/{place}"] for s in states]) for place in range(count)]
+            for name in _KEPT
         )
 
 

@@ -220,13 +220,14 @@ def enlarge(painting: Tensor, content: Tensor) -> Tensor:
         painting: (B, 3, h, w) in [0, 1].
         content: (B, 3, H, W) in [0, 1], of the photo that it was painted from.
     Returns:
-        (B, 3, H, W) in [0, 1], on the painting's device.
+        (B, 3, H, W) in [0, 1], on the content's device.
     Source: Kolkin et al. 2019, "Style Transfer by Relaxed Optimal Transport and Self-Similarity",
     whose scales begin with a level of the content's Laplacian pyramid, too.
     """
     coarse, fine = ((x.shape[-2], x.shape[-1]) for x in (painting, content))
     detail = content - resize_image(resize_image(content, coarse), fine)
-    return (resize_image(painting, fine) + detail.to(painting.device)).clamp(0, 1)
+    # Not on the painting's device: MPS cannot resample with antialiasing before torch 2.8.
+    return (resize_image(painting.to(content.device), fine) + detail).clamp(0, 1)
 
 
 def _common_size(subjects: Sequence[Subject]) -> tuple[int, int]:

@@ -113,6 +113,9 @@ def style_picture(name: str, seed: int = 0) -> Image:
         with suppress(OSError, OutputError):
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(kept, written.getvalue())
+            for other in kept.parent.glob(f"{name}-{seed}-*.png"):
+                if other != kept:  # by other code
+                    other.unlink()
     return picture
 
 
