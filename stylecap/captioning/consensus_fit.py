@@ -74,6 +74,8 @@ def fit_consensus(
     Returns:
         None if it was stopped, or there is nothing to learn: no n-gram is frequent enough and
         yet tells pictures apart, or there are more than 55,108 words.
+    Raises:
+        ValueError: the summaries are not finite.
     """
     options = options or ConsensusOptions()
     if len(vocabulary) > MOST_WORDS:

@@ -99,7 +99,7 @@ class JointEmbedding(nn.Module):
 
 
 class SentenceReader:
-    """`JointEmbedding.sentences` of a trained one, in half the time.
+    """`JointEmbedding.sentences` of a trained one, arranged for few sentences at a time.
 
     What the GRU adds for each word of the vocabulary is tabulated once, and weights are read in
     float16 where that is fast. Later changes to the weights are not seen.

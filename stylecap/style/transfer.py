@@ -226,7 +226,7 @@ def enlarge(painting: Tensor, content: Tensor) -> Tensor:
     """
     coarse, fine = ((x.shape[-2], x.shape[-1]) for x in (painting, content))
     detail = content - resize_image(resize_image(content, coarse), fine)
-    # Not on the painting's device: MPS cannot resample with antialiasing before torch 2.8.
+    # Not on the painting's device: MPS of older torch cannot resample with antialiasing.
     return (resize_image(painting.to(content.device), fine) + detail).clamp(0, 1)
 
 
