@@ -4,13 +4,14 @@
     python benchmarks/ideas.py samples/coffee.jpg mosaic --size 512 --ideas compile targets
 
     plain      the next scale begins with the coarse painting alone, without the photo's detail
+    even       L-BFGS begins with a multiple of the identity, not with more of what is coarser
     half       L-BFGS remembers its pairs in bfloat16
     curvature  the pairs of the scale before, enlarged, begin the next one
     adam       Adam makes the first 5 or 15 steps, then comes L-BFGS
     compile    `torch.compile` of the objective; needs a C++ compiler
     targets    the style's Gram matrices and the content's features are there already
 
-The first four are judged by the objective after ever more steps, divided by that of stylecap, which
+The first five are judged by the objective after ever more steps, divided by that of stylecap, which
 begins with a painting of half the size after as many steps; `compile` by the seconds of an
 objective with its gradient, the fastest of several turns; `targets` by the share of a painting of
 300 steps that making them takes. Only these two need a quiet machine.
@@ -89,6 +90,13 @@ def enlarged(state: Mapping[str, Tensor], small: Tensor, large: Tensor) -> dict[
     }
 
 
+class Even(LBFGS):
+    """L-BFGS as in the textbook, H_0 = sᵀy / yᵀy I."""
+
+    def _smoothed(self, rows: Tensor) -> Tensor:
+        return rows
+
+
 class Continued(LBFGS):
     """L-BFGS that begins with pairs, but without a last point."""
 
@@ -107,6 +115,8 @@ def compare(coarse: Scale, fine: Scale, steps: int, ideas: list[str]) -> None:
     if "plain" in ideas:
         alone = resize_image(small, tuple(fine.content.shape[2:]))
         ways["plain"] = (alone, [(LBFGS(), steps)])
+    if "even" in ideas:
+        ways["even"] = (start, [(Even(), steps)])
     if "half" in ideas:
         ways["half"] = (start, [(LBFGS(half=True), steps)])
     if "curvature" in ideas:
@@ -170,8 +180,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=75)
     parser.add_argument("--backbone", default="vgg16")
-    names = ["plain", "half", "curvature", "adam", "compile", "targets"]
-    parser.add_argument("--ideas", nargs="+", choices=names, default=names[:4])
+    names = ["plain", "even", "half", "curvature", "adam", "compile", "targets"]
+    parser.add_argument("--ideas", nargs="+", choices=names, default=names[:5])
     arguments = parser.parse_args()
     backbone = stylecap.load_backbone(arguments.backbone)
     picture, painted = load_picture(arguments.content), stylecap.paint_style(arguments.style)

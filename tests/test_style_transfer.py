@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from stylecap.images import resize_image
 from stylecap.progress import Progress
 from stylecap.style import transfer
 from stylecap.style.descent import Transfer
-from stylecap.style.optimizers import LBFGS, Adam, Optimizer
+from stylecap.style.optimizers import LBFGS, Adam, Optimizer, smoothed
 from stylecap.style.options import StyleOptions
 from stylecap.style.transfer import enlarge, scale_sizes, transfer_style
 
@@ -81,6 +82,50 @@ def test_lbfgs_leaves_a_place_that_curves_downwards() -> None:
     for _ in range(90):
         x = optimizer.step(x, x**3 - x)  # the slope of x⁴/4 - x²/2, lowest at 1
     torch.testing.assert_close(x, torch.ones_like(x), atol=1e-6, rtol=0)
+
+
+@given(st.integers(0, 1000), st.integers(65, 140), st.integers(65, 140))
+def test_smoothing_is_symmetric_and_keeps_what_is_fine(seed: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(2, 2, height, width, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close((smoothed(x) * y).sum(), (x * smoothed(y)).sum())
+    assert (smoothed(x) * x).sum() >= x.square().sum()
+    checkered = (torch.arange(height)[:, None] + torch.arange(width)) % 2 - 0.5
+    inner = (slice(8, -8), slice(8, -8))  # at borders it is no checkerboard
+    torch.testing.assert_close(smoothed(checkered)[inner], checkered[inner])
+
+
+def test_smoothing_passes_more_of_every_coarser_octave() -> None:
+    places = torch.arange(512) / 512
+
+    def gain(cycles: int) -> float:
+        wave = torch.sin(2 * torch.pi * cycles * places).expand(512, 512)
+        return float((smoothed(wave) * wave).sum() / wave.square().sum())
+
+    gains = [gain(cycles) for cycles in (128, 64, 32, 16)]
+    assert gains[0] < 1.3
+    assert all(1.7 < coarse / fine < 2.3 for fine, coarse in pairwise(gains))
+    assert gain(1) == pytest.approx(15, rel=0.1)  # 1 + 2 + 4 + 8
+    assert torch.equal(smoothed(places[:64].expand(64, 64)), places[:64].expand(64, 64))
+
+
+def test_lbfgs_goes_further_where_coarse_changes_bend_less() -> None:
+    """A quadratic of one eigenvalue for each frequency, f from 1 to 64."""
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.rand(1, 1, 128, 128, generator=generator, dtype=torch.float64)
+    across, down = torch.fft.rfftfreq(128), torch.fft.fftfreq(128)[:, None]
+    bends = (128 * (across.square() + down.square()).sqrt()).clamp_min(1)
+
+    def slope(x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfft2(bends * torch.fft.rfft2(x - wanted), s=(128, 128))
+
+    def left(shape: tuple[int, ...]) -> float:
+        optimizer, x = LBFGS(), torch.zeros_like(wanted)
+        for _ in range(8):
+            x = optimizer.step(x.view(shape), slope(x).view(shape)).view_as(x)
+        return float(((x - wanted) * slope(x)).sum())
+
+    assert left((1, 1, 128, 128)) < 0.5 * left((1, 128 * 128))  # which is not seen as a picture
 
 
 def test_adam_agrees_with_torch() -> None:

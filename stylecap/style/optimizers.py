@@ -12,8 +12,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 HISTORY = 20  # pairs of L-BFGS: more were no better, and each costs two images
+_COARSEST = 64  # px; `smoothed` halves pictures while their shorter side is above it
+_TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)  # binomial, centred between two pixels
 
 
 class Optimizer(Protocol):
@@ -39,9 +42,9 @@ class LBFGS:
     """Limited-memory BFGS without line search, one evaluation a step.
 
     The direction is the two-loop recursion of Nocedal & Wright 2006, algorithm 7.4, with
-    H_0 = sᵀy / yᵀy I; the first step moves by at most ``first_step`` in each pixel on
-    average. Steps in which the gradient changed against the move (sᵀy too small) are not
-    remembered, which keeps the inverse Hessian positive definite.
+    H_0 = sᵀy / yᵀPy P, where P is `smoothed`; the first step moves by at most ``first_step`` in
+    each pixel on average. Steps in which the gradient changed against the move (sᵀy too small)
+    are not remembered, which keeps the inverse Hessian positive definite.
     """
 
     def __init__(
@@ -69,10 +72,12 @@ class LBFGS:
         self._changes: list[Tensor] = []
         self._inverses: list[Tensor] = []
         self._last: tuple[Tensor, Tensor] | None = None
-        self._curvature = torch.ones(())  # (B,) sᵀy / yᵀy of the youngest pair with curvature
+        self._curvature = torch.ones(())  # (B,) sᵀy / yᵀPy of the youngest pair with curvature
+        self._shape = torch.Size()  # of the points
 
     def step(self, x: Tensor, gradient: Tensor) -> Tensor:
         """The next points, by the direction of the remembered curvature."""
+        self._shape = x.shape
         point, slope = x.detach().flatten(1), gradient.detach().flatten(1)  # (B, pixels)
         if self._last is not None:
             self._remember(point - self._last[0], slope - self._last[1])
@@ -88,7 +93,7 @@ class LBFGS:
                 for kept in (*self._moves, *self._changes, *self._inverses):
                     kept[image].zero_()
         tiny = torch.finfo(slope.dtype).tiny
-        first = self._first_step / slope.abs().mean(1).clamp_min(tiny)  # (B,)
+        first = self._first_step / self._smoothed(slope).abs().mean(1).clamp_min(tiny)  # (B,)
         begins = _column(self._fresh, slope)[:, 0] > 0  # (B,)
         self._curvature = torch.where(begins, first, self._curvature)
         self._fresh = [False] * len(self._fresh)
@@ -98,7 +103,7 @@ class LBFGS:
         if self._half:  # what is remembered has to fit together, not what it was rounded from
             move, change = move.bfloat16(), change.bfloat16()
             bend = change.to(bend.dtype)
-        product, square = _dots(move, bend), _dots(change, bend)  # (B,)
+        product, square = _dots(move, bend), _dots(change, self._smoothed(bend))  # (B,)
         # A pair without curvature gets the weight 0 instead of a branch that would wait
         # for the device.
         bent = product > 1e-10 * square
@@ -123,12 +128,15 @@ class LBFGS:
             weight = inverse * _dots(move, q)  # (B,)
             q.addcmul_(change, weight[:, None], value=-1)
             weights.append(weight)
-        q.mul_(self._curvature[:, None])
+        q = self._smoothed(q).mul_(self._curvature[:, None])
         for move, change, inverse, weight in zip(
             self._moves, self._changes, self._inverses, reversed(weights), strict=True
         ):
             q.addcmul_(move, (weight - inverse * _dots(change, q))[:, None])
         return q
+
+    def _smoothed(self, rows: Tensor) -> Tensor:
+        return smoothed(rows.view(self._shape)).flatten(1)
 
     def restart(self, image: int, scale: float) -> None:
         """Forget the curvature of one image, and shorten its steps by ``scale``."""
@@ -169,6 +177,36 @@ class LBFGS:
             [torch.stack([s[f"{name}/{place}"] for s in states]) for place in range(count)]
             for name in _KEPT
         )
+
+
+def smoothed(images: Tensor) -> Tensor:
+    """P, which passes detail as it is, and twice as much of every octave that is coarser.
+
+    The objective bends least where pictures change slowly, by about the inverse of their
+    frequency; where L-BFGS knows nothing yet, it moves along these changes by so much more.
+
+    Args:
+        images: (..., H, W); as they are where the shorter side has no more than 64 pixels.
+    Returns:
+        (..., H, W) Σ_k 8^k A_kᵀ A_k x, where A_k halves the picture k times, and 4^k A_kᵀ enlarges
+        it again: symmetric, and no eigenvalue is below 1.
+    Source: Bramble, Pasciak & Xu 1990, "Parallel Multilevel Preconditioners".
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) <= _COARSEST:
+        return images
+    taps = images.new_tensor(_TAPS)
+    kernel = (taps[:, None] * taps)[None, None]
+    each = images.reshape(-1, 1, height, width)
+    halved = functional.conv2d(each, kernel, stride=2, padding=1)
+    back = functional.conv_transpose2d(
+        smoothed(halved),
+        8 * kernel,
+        stride=2,
+        padding=1,
+        output_padding=(height % 2, width % 2),
+    )
+    return images + back.view_as(images)
 
 
 class Adam:
