@@ -30,7 +30,7 @@ from torch import Tensor
 import stylecap
 from stylecap.images import load_picture, resize_image, scale_picture, to_image
 from stylecap.style.objective import Objective, StyleTarget, style_grams
-from stylecap.style.optimizers import LBFGS, Adam, Optimizer
+from stylecap.style.optimizers import LBFGS, Adam, Optimizer, smoothed
 from stylecap.style.transfer import enlarge
 
 SEEN = (1, 2, 3, 5, 10, 20, 40, 75, 150, 300)
@@ -78,7 +78,8 @@ def enlarged(state: Mapping[str, Tensor], small: Tensor, large: Tensor) -> dict[
         return resize_image(images, tuple(large.shape[2:])).flatten(1)
 
     moves, changes = enlarge(state["moves"]), share * enlarge(state["changes"])
-    products, squares = (moves * changes).sum(1), changes.square().sum(1)
+    smooth = smoothed(changes.view(-1, *large.shape[1:])).flatten(1)
+    products, squares = (moves * changes).sum(1), (changes * smooth).sum(1)
     inverses = torch.where(products > 1e-10 * squares, 1 / products, 0.0)
     return {
         "scale": state["scale"],

@@ -4,11 +4,14 @@
 
 Every content is painted in every style by the objective `relative`: by torch.optim.LBFGS in float32
 on one scale (`peers.plain_lbfgs`), and by stylecap as it comes, with equally many steps. `longer`
-is plain L-BFGS after four times as many, since it goes less far with as many.
+is plain L-BFGS after twice as many, since it goes less far with as many.
 
 AlexNet, which painted neither, judges the 8-bit pictures: LPIPS to the content, of which less
 is better, and the share of the way from the content's layer statistics to the style's that is gone,
-of which more is better. `objective` is in float64, by `objective.py`.
+of which more is better. Each can be had at the other's cost, by doing nothing or by forgetting the
+photo, so that `both` is what painters are compared by: (1 + LPIPS) (1 + what is left of the way to
+the style), as ArtFID multiplies the same two distances (Wright & Ommer 2022, "ArtFID: Quantitative
+Evaluation of Neural Style Transfer"); less is better. `objective` is in float64, by `objective.py`.
 
 One Markdown row is printed as soon as it is known.
 """
@@ -30,7 +33,7 @@ from stylecap.studio.quality import load_judge, quality_card
 from stylecap.style.losses import gram_matrix, style_loss
 
 WAYS = ("plain", "longer", "stylecap")
-LONGER = 4
+LONGER = 2
 
 
 class Pair:
@@ -92,10 +95,10 @@ def main() -> None:
         size=arguments.size, steps=arguments.steps, early_stopping=False
     )
     print(f"stylecap in {backbone.runtime.precision}")
-    print("| content | style | by | objective | LPIPS to the content | style reached |")
-    print("|---|---|---|---|---|---|")
+    print("| content | style | by | objective | LPIPS to the content | style reached | both |")
+    print("|---|---|---|---|---|---|---|")
     judge = load_judge()
-    totals = {way: torch.zeros(3) for way in WAYS}
+    totals = {way: torch.zeros(4) for way in WAYS}
     pairs = list(product(arguments.contents, arguments.styles))
     for photo, name in pairs:
         pair = Pair(photo, name, options)
@@ -103,7 +106,8 @@ def main() -> None:
         for way, image in zip(WAYS, [*pair.plain(exact), pair.ours(backbone)], strict=True):
             result = to_picture(image)
             card = quality_card(pair.picture, result, pair.manner, judge)
-            scores = (score(to_image(result)), card.content_lpips, card.style)
+            both = (1 + card.content_lpips) * (1 + (1 - card.style))
+            scores = (score(to_image(result)), card.content_lpips, card.style, both)
             totals[way] += torch.tensor(scores)
             print(
                 "|", " | ".join((*pair.name, way, *(f"{s:.4f}" for s in scores))), "|", flush=True

@@ -24,16 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from stylecap.errors import InputError, LimitError, StylecapError
 from stylecap.files import write_atomically
-from stylecap.images import (
-    load_picture,
-    save_picture,
-    scale_picture,
-    split_alpha,
-)
+from stylecap.images import load_picture, split_alpha
 from stylecap.progress import Progress
 from stylecap.server.faults import note, public_words
 from stylecap.server.jobs import BATCH, Job
-from stylecap.server.painting import PaintRequest, check_file, check_request
+from stylecap.server.painting import PaintRequest, check_file, check_request, save_small
 from stylecap.style.options import StyleOptions
 
 if TYPE_CHECKING:
@@ -41,7 +36,6 @@ if TYPE_CHECKING:
 
 GOING, STOPPED, DONE, FAILED = "going", "stopped", "done", "failed"
 _FILE = "batch.json"
-_SMALL_SIDE_PX = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +280,7 @@ def _shown(folder: Path, number: int, result: Any) -> Painted:
     small = folder / f"small-{number}.webp"
     if not small.is_file():
         picture = split_alpha(load_picture(folder / "out" / output))[0]
-        save_picture(scale_picture(picture, _SMALL_SIDE_PX, enlarge=False), small, quality=85)
+        save_small(picture, small)
     return Painted(output, small.name)
 
 

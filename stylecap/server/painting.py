@@ -190,9 +190,7 @@ def paint(request: PaintRequest, job: Job, site: Site) -> Item:
             result = _outside_kept(result, plain, request.mask)
         result.save(folder / "result.png")
         painted = split_alpha(result.picture)[0]
-        save_picture(
-            scale_picture(painted, _SMALL_SIDE_PX, enlarge=False), folder / "small.webp", quality=85
-        )
+        save_small(painted, folder / "small.webp")
         _forget_previews(folder)
         files |= {"result": "result.png", "before": "before.webp", "small": "small.webp"}
         item = site.history.add(folder, _title(request), result.record.to_json(), files)
@@ -202,6 +200,11 @@ def paint(request: PaintRequest, job: Job, site: Site) -> Item:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def save_small(picture: Image.Image, path: Path) -> None:
+    """Keep a painting as it is shown among others."""
+    save_picture(scale_picture(picture, _SMALL_SIDE_PX, enlarge=False), path, quality=85)
 
 
 def jpeg_of(history: History, owner: str, name: str) -> Path:
