@@ -15,7 +15,7 @@ import glob
 import io
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -81,7 +81,7 @@ def load_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         LimitError: more than ``max_pixels``; found from the header, before decoding.
         InputError: missing, not a file, not readable, not a picture, or damaged.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         width, height = picture.size
         if width * height > max_pixels:
             raise LimitError(
@@ -94,7 +94,7 @@ def load_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
             upright = _normalise(picture)
             return upright if turn is None else upright.transpose(turn)
         except Exception as error:
-            raise _unreadable(path, error, picture.format) from error
+            raise unreadable(path, error, picture.format) from error
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -103,7 +103,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     Raises:
         InputError: it is not there or no picture, as far as the header tells.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         width, height = picture.size
         # Pillow's getexif() would decode a PNG that has none before its pixels.
         told = picture.format != "PNG" or "exif" in picture.info
@@ -239,7 +239,7 @@ def check_writable(
     if "\0" in str(path):
         raise OutputError(f"cannot write {str(path)!r}: a file name cannot hold a zero byte")
     check_format(target, long_side_px)
-    _check_place(target)
+    check_place(target)
     if any(same_place(entry, target) for entry in inputs if entry is not None):
         raise OptionError(f"output: {named(path)} is an input too; choose another name")
 
@@ -258,8 +258,8 @@ def save_picture(
         path: its suffix, one of `WRITABLE`, names the format. A symbolic link is followed.
         quality: 1..100 for JPEG (always 4:4:4), WebP and AVIF; PNG, TIFF and BMP lose nothing,
             GIF is reduced to 256 colours.
-        record: text kept inside the file, see `read_embedded`. BMP and GIF cannot carry one
-            and are written without.
+        record: text kept inside the file, where `stylecap.embedded` finds it. BMP and GIF cannot
+            carry one and are written without.
     Raises:
         OutputError: it cannot be written; what was there before is unchanged.
         OptionError: ``quality`` is out of range.
@@ -271,85 +271,6 @@ def save_picture(
         data = _encode(picture, _FORMATS[Path(path).suffix.lower()], quality, record)
     except (OSError, ValueError, MemoryError, RuntimeError, SystemError, struct.error) as error:
         raise OutputError(f"{named(path)}: cannot be encoded ({reason_of(error)})") from error
-    write_atomically(path, data)
-
-
-def read_embedded(path: str | Path) -> str | None:
-    """The record that `save_picture` stored, or None if there is none.
-
-    It lies in the PNG text ``stylecap`` (iTXt, UTF-8) or in the EXIF ``UserComment`` of JPEG,
-    WebP, TIFF and AVIF (see `stylecap.metadata`).
-
-    Raises:
-        InputError: the file cannot be opened as a picture.
-    """
-    with _opened(path) as picture:
-        if picture.format == "PNG":  # its getexif() would decode
-            text = picture.info.get("stylecap")
-            return str(text) if isinstance(text, str) else None
-        try:
-            exif = picture.getexif()
-            comment = exif.get_ifd(ExifTags.IFD.Exif).get(metadata.USER_COMMENT)
-            order = ">" if exif.endian == ">" else "<"
-        except Exception:  # damaged EXIF holds no record
-            return None
-        return metadata.decode_record(comment, order=order) if isinstance(comment, bytes) else None
-
-
-def read_alt_text(path: str | Path) -> str | None:
-    """The description inside a picture's file, or None; where `write_alt_text` puts it.
-
-    Raises:
-        InputError: the file cannot be opened as a picture.
-    """
-    with _opened(path) as picture:
-        try:
-            if picture.format == "PNG":
-                picture.load()  # it may stand behind the pixels
-                text = picture.info.get("Description")
-            else:
-                text = picture.getexif().get(metadata.IMAGE_DESCRIPTION)
-                if isinstance(text, str):
-                    with suppress(UnicodeError):  # Pillow reads it as Latin-1
-                        text = text.encode("latin-1").decode()
-        except Exception as error:
-            raise _unreadable(path, error, picture.format) from error
-    return (text.strip("\0 \n") or None) if isinstance(text, str) else None
-
-
-def write_alt_text(path: str | Path, text: str) -> None:
-    """Store a description inside a JPEG, PNG, WebP or TIFF file.
-
-    The coded pixels, the profile, the record and all other metadata are copied byte for byte.
-    The text goes to EXIF ``ImageDescription`` (UTF-8) or to the PNG text ``Description``.
-
-    Raises:
-        InputError: the file cannot be opened as a picture.
-        OutputError: its format has no such place (AVIF, BMP, GIF, HEIC, BigTIFF), it is
-            malformed, or it cannot be replaced.
-    """
-    with _opened(path) as picture:
-        kind = picture.format
-    edits: dict[str | None, Callable[[bytes, str], bytes]] = {
-        "PNG": metadata.describe_png,
-        "WEBP": metadata.describe_webp,
-        "JPEG": metadata.describe_jpeg,
-        "MPO": metadata.describe_jpeg,
-        "TIFF": lambda data, text: metadata.edit_tiff(data, description=text),
-    }
-    if kind not in edits:
-        raise OutputError(
-            f"{named(path)}: a description cannot be put into a {kind} file without coding it "
-            "anew; convert it to PNG, JPEG, WebP or TIFF"
-        )
-    _check_place(Path(path))
-    clean = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
-    try:
-        data = edits[kind](Path(path).read_bytes(), clean)
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{named(path)}: the description cannot be stored ({reason_of(error)})"
-        ) from error
     write_atomically(path, data)
 
 
@@ -398,10 +319,13 @@ def _hidden(path: Path) -> bool:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path) -> Iterator[Image.Image]:
     """A picture of which only the header has been read.
 
     Pillow's own `open` would try every decoder it has, and bring its global pixel limit along.
+
+    Raises:
+        InputError: the file cannot be opened as a picture.
     """
     name = named(path)
     try:
@@ -428,7 +352,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             stream.seek(0)
             picture = factory(stream, "")
         except Exception as error:
-            raise _unreadable(path, error, kind) from error
+            raise unreadable(path, error, kind) from error
         yield picture
 
 
@@ -463,7 +387,7 @@ def _is_text(start: bytes) -> bool:
     return all(letter.isprintable() or letter in "\t\r\n\f\ufeff" for letter in text)
 
 
-def _unreadable(path: str | Path, error: Exception, kind: str | None) -> InputError:
+def unreadable(path: str | Path, error: Exception, kind: str | None) -> InputError:
     """What any failure inside Pillow means to the user. Damaged files raise almost anything."""
     if isinstance(error, Image.DecompressionBombError):
         return LimitError(f"{named(path)}: {reason_of(error)}; give a smaller picture")
@@ -594,7 +518,12 @@ def _encode(picture: Image.Image, kind: str, quality: int, record: str | None) -
     return data
 
 
-def _check_place(target: Path) -> None:
+def check_place(target: Path) -> None:
+    """See whether a file can be written here, over another one or not.
+
+    Raises:
+        OutputError: missing or read-only folder, a read-only file, or a folder in its place.
+    """
     folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"{named(target)}: the folder does not exist; make it first")

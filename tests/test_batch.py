@@ -40,8 +40,9 @@ from stylecap.batch.painter import Task
 from stylecap.batch.report import write_report
 from stylecap.batch.shards import parse_shard, shard_from
 from stylecap.cli.main import main
+from stylecap.embedded import read_embedded
 from stylecap.errors import DeviceError, InputError, OptionError, OutputError, WeightsError
-from stylecap.images import load_picture, read_embedded, save_picture, to_image, to_picture
+from stylecap.images import load_picture, save_picture, to_image, to_picture
 from stylecap.record import RunRecord
 from stylecap.runtime import Runtime
 from stylecap.style import transfer

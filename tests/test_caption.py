@@ -28,8 +28,9 @@ from stylecap.captioning.features import VIEWS, see
 from stylecap.captioning.loading import map_ahead
 from stylecap.captioning.options import CaptionOptions
 from stylecap.cli.main import main
+from stylecap.embedded import read_alt_text, write_alt_text
 from stylecap.errors import InputError, OptionError
-from stylecap.images import load_picture, read_alt_text, to_picture, write_alt_text
+from stylecap.images import load_picture, to_picture
 from stylecap.runtime import Runtime
 from tests.small import photo, small_backbone, small_captioner
 

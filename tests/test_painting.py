@@ -17,9 +17,10 @@ from stylecap.captioning.captioner import Captioner
 from stylecap.captioning.features import View
 from stylecap.captioning.model import CaptionDecoder, DecoderShape
 from stylecap.captioning.vocabulary import SPECIALS, Vocabulary
+from stylecap.embedded import read_embedded
 from stylecap.errors import DeviceError, InputError, OptionError, RecordError
 from stylecap.files import file_sha256
-from stylecap.images import load_picture, read_embedded, to_image, to_picture
+from stylecap.images import load_picture, to_image, to_picture
 from stylecap.inputs import inputs_from_record
 from stylecap.painting import StyleResult, mix_styles, stylize
 from stylecap.progress import Progress

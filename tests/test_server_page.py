@@ -14,7 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from stylecap.images import read_embedded
+from stylecap.embedded import read_embedded
 from stylecap.record import RunRecord
 from tests.page import Visitor, as_input, png_address, running, write_captioner, write_photo
 

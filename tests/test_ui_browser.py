@@ -14,7 +14,7 @@ from PIL import Image
 from stylecap.batch.jobs import Job
 from stylecap.batch.journal import Journal, Row, asked_of
 from stylecap.batch.report import write_report
-from stylecap.images import read_embedded
+from stylecap.embedded import read_embedded
 from stylecap.record import RunRecord
 from stylecap.server.regions import read_mask
 from stylecap.style.options import StyleOptions

@@ -13,8 +13,9 @@ from typing import Any
 import gradio as gr
 
 from stylecap.captioning.options import CaptionOptions
+from stylecap.embedded import write_alt_text
 from stylecap.errors import LimitError, OutputError, WeightsError
-from stylecap.images import save_picture, write_alt_text
+from stylecap.images import save_picture
 from stylecap.server import describing, faults
 from stylecap.server.describing import Described
 from stylecap.server.painting import open_picture

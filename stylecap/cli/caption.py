@@ -221,7 +221,7 @@ def _kept(path: Path, caption: Caption, arguments: argparse.Namespace, display: 
         save_picture(draw_attention(load_picture(path), caption), arguments.attention)
         display.tell(f"{arguments.attention}: where it looked for each word")
     if arguments.write_alt_text or arguments.replace_alt_text:
-        from stylecap.images import read_alt_text, write_alt_text
+        from stylecap.embedded import read_alt_text, write_alt_text
 
         try:
             before = None if arguments.replace_alt_text else read_alt_text(path)

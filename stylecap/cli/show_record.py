@@ -30,7 +30,7 @@ def record_of(path: Path) -> RunRecord:
         InputError: the file is not a picture.
         RecordError: it holds no record, or one that cannot be read.
     """
-    from stylecap.images import read_embedded
+    from stylecap.embedded import read_embedded
 
     text = read_embedded(path)
     if text is None:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from stylecap.backbone import architecture
+from stylecap.embedded import read_embedded
 from stylecap.errors import InputError, LimitError, OptionError, RecordError
 from stylecap.files import file_sha256
 from stylecap.images import (
     fit_long_side,
     load_picture,
     picture_size,
-    read_embedded,
     resize_picture,
     save_picture,
     scale_picture,
