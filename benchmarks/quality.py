@@ -4,7 +4,9 @@
 
 Every content is painted in every style by the objective `relative`: by torch.optim.LBFGS in float32
 on one scale (`peers.plain_lbfgs`), and by stylecap as it comes, with equally many steps. `longer`
-is plain L-BFGS after twice as many, since it goes less far with as many.
+is plain L-BFGS after twice as many, since it goes less far with as many. With --plain-strength both
+of its rows are painted with another strength than stylecap's: how far from the photo must it go to
+be as near to the style?
 
 AlexNet, which painted neither, judges the 8-bit pictures: LPIPS to the content, of which less
 is better, and the share of the way from the content's layer statistics to the style's that is gone,
@@ -47,9 +49,9 @@ class Pair:
         self.manner = scale_picture(painted, options.size)
         self.content, self.style = to_image(self.picture), to_image(self.manner)
 
-    def plain(self, exact: stylecap.Backbone) -> list[Tensor]:
+    def plain(self, exact: stylecap.Backbone, strength: float) -> list[Tensor]:
         """By torch.optim.LBFGS, after so many steps and after `LONGER` times as many."""
-        weights, steps = self.weights(exact), self.options.steps
+        weights, steps = self.weights(exact, strength), self.options.steps
         seen, early = 0, self.content
 
         def on_step(image: Tensor) -> None:
@@ -69,16 +71,16 @@ class Pair:
         options = self.options
         return stylecap.stylize(self.content, self.style, options, backbone=backbone).image
 
-    def weights(self, exact: stylecap.Backbone) -> tuple[float, list[float]]:
-        """The objective `relative` as weights c and w_l of the paper's."""
+    def weights(self, exact: stylecap.Backbone, strength: float) -> tuple[float, list[float]]:
+        """The objective `relative` of a strength as weights c and w_l of the paper's."""
         options, layers = self.options, self.options.resolved_style_layers
         (layer,) = options.resolved_content_layers
         with torch.no_grad():
             content = exact.features(self.content, [layer, *layers])
             style = exact.features(self.style, layers)
             losses = [style_loss(gram_matrix(content[k]), gram_matrix(style[k])) for k in layers]
-        shares = [options.strength / len(layers) / float(loss) for loss in losses]
-        return (1 - options.strength) / float(content[layer].var()), shares
+        shares = [strength / len(layers) / float(loss) for loss in losses]
+        return (1 - strength) / float(content[layer].var()), shares
 
 
 def main() -> None:
@@ -87,6 +89,8 @@ def main() -> None:
     parser.add_argument("--styles", nargs="+", required=True, help="built-in styles or pictures")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=150)
+    default = stylecap.StyleOptions().strength
+    parser.add_argument("--plain-strength", type=float, default=default)
     arguments = parser.parse_args()
 
     exact = stylecap.load_backbone(runtime=stylecap.Runtime.choose(precision="float32"))
@@ -102,8 +106,9 @@ def main() -> None:
     pairs = list(product(arguments.contents, arguments.styles))
     for photo, name in pairs:
         pair = Pair(photo, name, options)
-        score = Objective(pair.content, pair.style, *pair.weights(exact))
-        for way, image in zip(WAYS, [*pair.plain(exact), pair.ours(backbone)], strict=True):
+        score = Objective(pair.content, pair.style, *pair.weights(exact, options.strength))
+        images = [*pair.plain(exact, arguments.plain_strength), pair.ours(backbone)]
+        for way, image in zip(WAYS, images, strict=True):
             result = to_picture(image)
             card = quality_card(pair.picture, result, pair.manner, judge)
             both = (1 + card.content_lpips) * (1 + (1 - card.style))
