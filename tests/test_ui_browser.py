@@ -337,7 +337,7 @@ def test_what_is_not_set_stays_unset(tab, tmp_path):
     page.get_by_role("button", name="How words are chosen").click()
     beam = page.locator(".option-beam").get_by_role("textbox")
     expect(beam).to_have_value("")
-    beam.fill("many")
+    beam.press_sequentially("many", delay=50)  # as people type: gradio may still be setting it up
     page.locator("#describe").click()
     expect(page.locator("#sentence")).to_contain_text("Beam: expected")
     beam.fill("")
