@@ -11,9 +11,10 @@ be as near to the style?
 AlexNet, which painted neither, judges the 8-bit pictures: LPIPS to the content, of which less
 is better, and the share of the way from the content's layer statistics to the style's that is gone,
 of which more is better. Each can be had at the other's cost, by doing nothing or by forgetting the
-photo, so that `both` is what painters are compared by: (1 + LPIPS) (1 + what is left of the way to
-the style), as ArtFID multiplies the same two distances (Wright & Ommer 2022, "ArtFID: Quantitative
-Evaluation of Neural Style Transfer"); less is better. `objective` is in float64, by `objective.py`.
+photo, so that `both` joins them: (1 + LPIPS) (1 + what is left of the way to the style), of which
+less is better. It is the form of ArtFID (Wright & Ommer 2022, "ArtFID: Quantitative Evaluation of
+Neural Style Transfer"), whose distance to the style is FID. `objective` is in float64, by
+`objective.py`.
 
 One Markdown row is printed as soon as it is known.
 """

@@ -127,9 +127,6 @@ def test_alt_text_is_refused_where_it_has_no_place(tmp_path: Path, suffix: str) 
     assert path.read_bytes() == before
 
 
-# ---- sizes and tensors -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_description_is_read_where_it_is_written(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a"
@@ -149,6 +146,3 @@ def test_a_description_behind_the_pixels_is_read(tmp_path: Path) -> None:
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     (tmp_path / "a.png").write_bytes(data[:-12] + chunk + data[-12:])
     assert embedded.read_alt_text(tmp_path / "a.png") == "by hand"
-
-
-# ---- orientation -------------------------------------------------------------------------------

@@ -340,6 +340,9 @@ def test_a_size_is_told_by_the_header_alone(tmp_path: Path) -> None:
     assert images.picture_size(tmp_path / "huge.png") == (40_000, 50_000)
 
 
+# ---- orientation ---------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(tmp_path: Path, kind: str, orientation: int) -> None:
@@ -599,7 +602,7 @@ def test_overwrite_links_and_threads(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.png", "link.png"]
 
 
-# ---- records and descriptions ------------------------------------------------------------------
+# ---- sizes and tensors ---------------------------------------------------------------------------
 
 
 def test_fit_long_side_by_hand() -> None:
